@@ -1,0 +1,46 @@
+/* Where in the packet we are. take() is the only comparison with data_end.
+ *
+ * Offsets, not pointers: the outer lengths (end) bound what is ours, and an offset can be made to forget how it came
+ * about. Each way through tags, options and versions leaves another one, and the verifier would follow each of them
+ * through all that comes behind; meet() sends the offset through memory, after which there is one way left. */
+#ifndef INTCOLLECTOR_CURSOR_H
+#define INTCOLLECTOR_CURSOR_H
+
+#include "report.h"
+
+#define inline_always static inline __attribute__((always_inline))
+#define FENCE(x) asm volatile("" : "+r"(x))
+#define MAX_AT 0x7FF /* all headers and the longest stack end before 1,400 bytes */
+
+struct cursor {
+	void *data;
+	void *data_end;
+	u32 at;	 /* the next byte */
+	u32 end; /* the first that is not ours */
+};
+
+/* The next size bytes, or 0 where there are fewer. */
+inline_always void *take(struct cursor *c, u32 size)
+{
+	u32 at = c->at & MAX_AT;
+	void *p = c->data + at;
+
+	if (at + size > c->end || p + size > c->data_end)
+		return 0;
+	c->at = at + size;
+	return p;
+}
+
+#define TAKE(c, type) ((type *)take(c, sizeof(type)))
+
+/* Let all ways that lead here be one. memory: any place in a map. */
+inline_always u32 meet(u32 value, u32 *memory)
+{
+	*(volatile u32 *)memory = value;
+	return *(volatile u32 *)memory;
+}
+
+/* What stands in memory is read anew from here on: the same for all that a function left there. */
+#define REREAD() asm volatile("" ::: "memory")
+
+#endif

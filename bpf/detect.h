@@ -1,0 +1,91 @@
+/* Is it news? Pure functions of (told, now, threshold), and the bookkeeping of sequence numbers and buckets. */
+#ifndef INTCOLLECTOR_DETECT_H
+#define INTCOLLECTOR_DETECT_H
+
+#include "cursor.h"
+
+/* INTCollector's two ways of telling a change. Threshold: now is further than that from what was told last. Interval:
+ * now is in another interval of that width. All ones is no value: never news; told all ones: nothing was told yet. */
+inline_always bool is_news(u64 told, u64 now, u64 none, u32 threshold, u32 mode)
+{
+	if (now == none)
+		return false;
+	if (told == none)
+		return true;
+	if (mode == EVENT_INTERVAL) {
+		u64 width = threshold ? threshold : 1;
+
+		return now / width != told / width;
+	}
+	return (now > told ? now - told : told - now) > threshold;
+}
+
+inline_always bool is_news32(u32 told, u32 now, u32 threshold, u32 mode)
+{
+	return is_news(told, now, 0xFFFFFFFFU, threshold, mode);
+}
+
+/* Power-of-two buckets: 0 -> 0, otherwise 1 + floor(log2(latency)); no latency -> NO_LATENCY. Without branches, and
+ * without __builtin_clz, which crashes LLVM 14's BPF backend. */
+inline_always u32 latency_bucket(u32 latency)
+{
+	u32 none = (u32)(((u64)latency + 1) >> 32), x = latency, bits, shift;
+
+	shift = (u32)((0xFFFF - (u64)x) >> 63) << 4;
+	x >>= shift;
+	bits = shift;
+	shift = (u32)((0xFF - (u64)x) >> 63) << 3;
+	x >>= shift;
+	bits |= shift;
+	shift = (u32)((0xF - (u64)x) >> 63) << 2;
+	x >>= shift;
+	bits |= shift;
+	shift = (u32)((0x3 - (u64)x) >> 63) << 1;
+	x >>= shift;
+	bits |= shift;
+	bits += (x >> 1 & 1) + ((x >> 1 | x) & 1); /* + log2 of 0..3, + 1 unless latency was 0 */
+	return bits + none * (NO_LATENCY - 32);
+}
+
+/* Sequence numbers, wire-format section 5, step 10, by signed difference from the highest seen (so that a wrap is a
+ * non-event). window holds which of the last SEQUENCE_WINDOW were seen: a late one is reordered, no longer lost; one seen
+ * before is duplicated. What is further back, or so far ahead that it cannot be told from a restart (more than
+ * MAX_SEQUENCE_GAP, to a number near 0 or a jump over 2^24), is an exporter that began anew: nothing is counted lost.
+ * An exporter that has only ever sent 0 does not count (ONOS). Called with the source's lock held. */
+inline_always void sequence(struct source *source, u32 number)
+{
+	s32 ahead = number - source->highest;
+
+	if (!source->received) {
+		source->window = 1;
+		source->first = number;
+	} else if (!number && !source->counts) {
+		ahead = 0;
+	} else if (ahead == 1) { /* the usual one first */
+		source->window = source->window << 1 | 1;
+	} else if (ahead > 1 && (ahead <= MAX_SEQUENCE_GAP || (ahead <= 1 << 24 && number >= MAX_SEQUENCE_GAP))) {
+		source->lost += ahead - 1;
+		source->window = ahead < SEQUENCE_WINDOW ? source->window << (ahead & 63) | 1 : 1;
+	} else if (ahead <= 0 && ahead > -SEQUENCE_WINDOW) {
+		u64 bit = 1ULL << (-ahead & 63);
+
+		if (source->window & bit) {
+			source->duplicated++;
+		} else {
+			source->window |= bit;
+			source->reordered++;
+			if ((s32)(number - source->first) > 0) /* what came before the first was never counted lost */
+				source->lost--;
+		}
+		number = source->highest;
+	} else {
+		source->restarted++;
+		source->window = 1;
+		source->first = number;
+	}
+	source->highest = number;
+	source->counts |= number != 0;
+	source->received++;
+}
+
+#endif

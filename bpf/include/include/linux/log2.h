@@ -1,0 +1,1 @@
+/* Empty: bcc's own copy or nothing of it is used. */

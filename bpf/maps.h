@@ -1,0 +1,58 @@
+/* Every map: what is in it, how large, who writes (K kernel program, U user space), who reads. */
+#ifndef INTCOLLECTOR_MAPS_H
+#define INTCOLLECTOR_MAPS_H
+
+#include "report.h"
+
+#ifndef MAX_FLOWS
+#define MAX_FLOWS 100000
+#endif
+#define MAX_POINTS 16384 /* switch ports, and as many queues */
+#define MAX_SOURCES 4096
+#define MAX_DROPS 4096
+
+/* one entry an array: set by U at start and while running, read by K */
+BPF_ARRAY(settings, struct settings, 1);
+
+/* a packet at work: K only; U reads it nowhere but in tests */
+BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
+
+/* what the program did: K writes, U sums over the CPUs */
+BPF_PERCPU_ARRAY(counters, struct counters, 1);
+
+/* the flows, least recently used goes: K writes, U reads */
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS);
+
+/* what a flow begins as: U sets it at start, K copies it */
+BPF_ARRAY(new_flow, struct flow, 1);
+
+/* (switch, port or queue) -> index: K only. The index stands in the flow beside the ids it is for. */
+BPF_TABLE("hash", struct point_key, u32, point_index, 2 * MAX_POINTS);
+
+/* by index; 0 is nobody's. K writes, U reads */
+BPF_ARRAY(ports, struct point, MAX_POINTS);
+BPF_PERCPU_ARRAY(port_statistics, struct port_statistics, MAX_POINTS);
+BPF_ARRAY(queues, struct point, MAX_POINTS);
+BPF_PERCPU_ARRAY(queue_statistics, struct queue_statistics, MAX_POINTS);
+
+/* exporters: the same way. K writes under the entry's lock, U reads */
+BPF_TABLE("hash", struct source_key, u32, source_index, MAX_SOURCES);
+BPF_ARRAY(sources, struct source, MAX_SOURCES);
+
+/* the next free indexes: K only */
+BPF_ARRAY(allocators, struct allocator, 1);
+
+/* dropped packets by switch and reason: K writes, U reads */
+BPF_TABLE("hash", struct drop_key, u64, drops, MAX_DROPS);
+
+/* events: K writes, U reads. The same cells through both. */
+#ifdef PERF
+BPF_PERF_OUTPUT(events);
+#else
+#ifndef RING_PAGES
+#define RING_PAGES 8192
+#endif
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+#endif
+
+#endif

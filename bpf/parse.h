@@ -1,0 +1,871 @@
+/* Wire -> struct report. One function a header; every report version ends in struct report. Pure: no maps, no clock.
+ * The order of the checks is docs/wire.md's, which the Python decoder follows as well. */
+#ifndef INTCOLLECTOR_PARSE_H
+#define INTCOLLECTOR_PARSE_H
+
+#include "cursor.h"
+#include "wire.h"
+
+#define NONE32 0xFFFFFFFFU
+#define NONE64 0xFFFFFFFFFFFFFFFFULL
+
+/* How a hop's words are laid out: byte offset of each item, and all ones where it is absent, to be or'ed in. */
+struct item {
+	u32 at;
+	u32 absent;
+};
+
+/* What is the same for all hops, as masks: all ones where an item takes 8 bytes. */
+struct widths {
+	u32 ingress_timestamp;
+	u32 egress_timestamp;
+	u32 l2_ports;
+	u64 apart; /* of the difference of both timestamps */
+	u32 queue_shift;
+	u32 queue_mask;
+	u32 pad;
+};
+
+struct stack {
+	u32 at;	    /* of the first hop */
+	u32 stride; /* bytes a hop */
+	u32 words;  /* of all hops */
+	u32 behind; /* words behind them */
+	u32 hops;   /* in the packet */
+	u32 bitmap;
+	u32 wide; /* bits whose item takes 8 bytes */
+	u32 version; /* 5, 10, 20; 0: there is nothing to read */
+	u32 mode;    /* REPORT_INT_MX or 0 */
+	u32 pad;
+	struct item items[9]; /* by instruction bit: 0 to 8 */
+	struct item checksum;
+	struct widths widths;
+};
+
+/* Over all hops of a packet. found: all ones once there was a value. In a map, so that the loop's ways can meet. */
+struct sums {
+	u64 latency;
+	u64 flow_latency;
+	u32 found;
+	u32 flow_found;
+	u32 missing; /* a hop that is not kept had none */
+	u32 pad;
+};
+
+/* How far the inner packet was understood, and what INT needs to know of it. */
+struct inner {
+	u32 payload;	   /* where INT would be: behind the fixed TCP or the UDP header */
+	u32 after_options; /* ... or behind TCP's options; equal for UDP */
+	u32 first;	   /* enum report_nproto: its first layer */
+	u32 fragment;	   /* not the first of its packet: no TCP or UDP header */
+	u32 l4;		   /* there is a TCP or UDP header: INT is possible */
+	u32 signalled;	   /* INT has to be there */
+};
+
+/* One packet at work; a per-CPU map has room for it. */
+struct scratch {
+	struct report report;
+	struct flow_key key;
+	struct source_key source;
+	struct inner inner;
+	struct stack stack;
+	struct sums sums;
+	u32 meeting;
+};
+
+/* --- all ones stays all ones in a wider field; without a branch, which would double the verifier's ways ---------------- */
+
+inline_always u32 ones_if_none32(u32 x)
+{
+	u64 carry = (u64)x + 1;
+
+	FENCE(carry);
+	return 0 - (u32)(carry >> 32);
+}
+
+/* 1 or 0 */
+inline_always u64 is_nonzero64(u64 x)
+{
+	x |= 0 - x;
+	FENCE(x);
+	return x >> 63;
+}
+
+/* x has bits bits */
+inline_always u32 widen(u32 x, u32 bits)
+{
+	u32 carry = x + 1;
+
+	FENCE(carry);
+	return x | (0 - (carry >> bits));
+}
+
+/* --- outside ---------------------------------------------------------------------------------------------------------- */
+
+inline_always void copy_ipv4(u8 *to, u32 address)
+{
+	u32 *words = (u32 *)to;
+
+	words[0] = address;
+	words[1] = 0;
+	words[2] = 0;
+	words[3] = 0;
+}
+
+inline_always void copy_ipv6(u8 *to, const u64 *address)
+{
+	u64 *words = (u64 *)to;
+
+	words[0] = address[0];
+	words[1] = address[1];
+}
+
+inline_always bool is_tag(u16 type)
+{
+	return type == BE16(ETHER_VLAN) || type == BE16(ETHER_QINQ);
+}
+
+inline_always bool is_report_port(const struct settings *set, u16 port)
+{
+	if (port == set->ports[0])
+		return true;
+#pragma unroll
+	for (int i = 1; i < MAX_PORTS; i++)
+		if (port == set->ports[i])
+			return true;
+	return false;
+}
+
+/* Ethernet to UDP, section 5, steps 1 and 2. Leaves the cursor at the report, its end at the end of the datagram. */
+inline_always u32 parse_outer(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct ethernet *ethernet = TAKE(c, struct ethernet);
+	u32 ip_end; /* where the IP header's length field says the packet ends */
+	u16 type;
+
+	if (!ethernet)
+		return OUTCOME_PASS_SHORT_L2;
+	type = ethernet->type;
+#pragma unroll
+	for (int i = 0; i <= MAX_VLANS; i++) {
+		struct vlan_tag *tag;
+
+		if (!is_tag(type))
+			break;
+		if (i == MAX_VLANS)
+			return OUTCOME_PASS_VLAN_DEPTH;
+		tag = TAKE(c, struct vlan_tag);
+		if (!tag)
+			return OUTCOME_PASS_SHORT_L2;
+		type = tag->type;
+	}
+	c->at = meet(c->at, &s->meeting);
+
+	if (type == BE16(ETHER_IPV4)) {
+		u32 start = c->at, header;
+		struct ipv4 *ip = TAKE(c, struct ipv4);
+
+		if (!ip)
+			return OUTCOME_PASS_SHORT_L3;
+		header = (ip->version_ihl & 15) * 4;
+		if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
+			return OUTCOME_PASS_BAD_IP;
+		if (start + header > c->end)
+			return OUTCOME_PASS_SHORT_L3;
+		if (ip->fragment & BE16(0x3FFF))
+			return OUTCOME_PASS_FRAGMENT;
+		if (ip->protocol != PROTOCOL_UDP)
+			return OUTCOME_PASS_NOT_UDP;
+		copy_ipv4(r->source, ip->source);
+		r->flags = 0;
+		ip_end = start + BE16(ip->total_length);
+		c->at = start + header;
+	} else if (type == BE16(ETHER_IPV6)) {
+		struct ipv6 *ip = TAKE(c, struct ipv6);
+
+		if (!ip)
+			return OUTCOME_PASS_SHORT_L3;
+		if (BE32(ip->version_class_flow) >> 28 != 6)
+			return OUTCOME_PASS_BAD_IP;
+		if (ip->next_header == PROTOCOL_IPV6_FRAGMENT)
+			return OUTCOME_PASS_FRAGMENT;
+		if (ip->next_header != PROTOCOL_UDP)
+			return OUTCOME_PASS_NOT_UDP;
+		copy_ipv6(r->source, ip->source);
+		r->flags = REPORT_SOURCE_IPV6;
+		ip_end = c->at + BE16(ip->payload_length);
+	} else {
+		return OUTCOME_PASS_NOT_IP;
+	}
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+
+	u32 start = c->at;
+	struct udp *udp = TAKE(c, struct udp);
+
+	if (!udp)
+		return OUTCOME_PASS_SHORT_L4;
+	if (!is_report_port(set, udp->destination_port))
+		return OUTCOME_PASS_PORT;
+
+	u32 length = BE16(udp->length);
+
+	/* Ours. The IP length may end before the UDP header, hence no subtraction. */
+	if (ip_end < start + sizeof(*udp))
+		return OUTCOME_BAD_IP_LEN;
+	if (ip_end > c->end)
+		return OUTCOME_TRUNC_FRAME;
+	if (length < sizeof(*udp) || start + length > ip_end)
+		return OUTCOME_BAD_UDP_LEN;
+	c->end = start + length;
+	return OUTCOME_OK;
+}
+
+/* --- the report header ------------------------------------------------------------------------------------------------ */
+
+inline_always void no_values(struct hop *hop)
+{
+	u64 *words = (u64 *)hop;
+
+#pragma unroll
+	for (int i = 0; i < sizeof(*hop) / 8; i++)
+		words[i] = NONE64;
+}
+
+/* Telemetry Report 1.0's optional words, one for each bit: section 1.3. What the reporting switch says of itself. */
+inline_always u32 parse_local_10(struct cursor *c, struct scratch *s, u32 bits)
+{
+	struct report *r = &s->report;
+	struct hop *local = &r->local;
+
+	no_values(local);
+	local->cell = HEAD_CELLS;
+	local->pad = 0;
+	local->switch_id = r->switch_id;
+	r->flags |= REPORT_LOCAL;
+	r->local_bitmap = bits;
+#pragma unroll
+	for (int bit = 0; bit < 6; bit++) {
+		if (bits & 0x20 >> bit) {
+			u32 *at = TAKE(c, u32), word;
+
+			if (!at)
+				return OUTCOME_TRUNC_REPORT_MD;
+			word = BE32(*at);
+			switch (bit) {
+			case 0:
+				local->ingress_port_id = word >> 16;
+				local->egress_port_id = word;
+				break;
+			case 1:
+				local->hop_latency = word;
+				local->latency = word;
+				break;
+			case 2:
+				local->queue_id = widen(word >> 24, 8);
+				local->queue_occupancy = widen(word & 0xFFFFFF, 24);
+				break;
+			case 3:
+				local->egress_timestamp = word | (u64)ones_if_none32(word) << 32;
+				break;
+			case 4:
+				r->drop_queue_id = word >> 24;
+				r->drop_reason = word >> 16;
+				break;
+			case 5:
+				local->egress_port_tx_utilization = word;
+				break;
+			}
+		}
+		c->at = meet(c->at, &s->meeting);
+	}
+	return OUTCOME_OK;
+}
+
+/* Section 1.3. Leaves the cursor at the inner packet, and what its first layer is in s->inner. */
+inline_always u32 parse_report_10(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct report *r = &s->report;
+	u32 start = c->at;
+	struct report_10 *header = TAKE(c, struct report_10);
+	u32 w0, length, bits;
+
+	if (!header)
+		return OUTCOME_TRUNC_REPORT;
+	w0 = BE32(header->w0);
+	length = REPORT_LENGTH(w0);
+	bits = REPORT_MD_BITS(w0);
+	if (length == 1 && set->accept_report_length_1)
+		length = 4;
+	/* popcount of 6 bits */
+	u32 words = bits - (bits >> 1 & 0x15);
+
+	words = (words & 0x33) + (words >> 2 & 0x33);
+	words = (words & 0x0F) + (words >> 4);
+	if (length < 4 + words)
+		return OUTCOME_BAD_REPORT_LEN;
+	if (start + length * 4 > c->end)
+		return OUTCOME_TRUNC_REPORT_MD;
+
+	r->report_version = 10;
+	r->switch_id = BE32(header->switch_id);
+	r->sequence_number = BE32(header->sequence_number);
+	r->ingress_timestamp = BE32(header->ingress_timestamp);
+	r->hw_id = REPORT_HW_ID(w0);
+	r->flags |= REPORT_D(w0) * REPORT_DROPPED | REPORT_Q(w0) * REPORT_CONGESTED_QUEUE |
+		    REPORT_F(w0) * REPORT_TRACKED_FLOW;
+	if (bits) {
+		u32 outcome = parse_local_10(c, s, bits);
+
+		if (outcome)
+			return outcome;
+	}
+	s->inner.first = REPORT_NPROTO(w0);
+	if (REPORT_NPROTO(w0) > NPROTO_IPV6)
+		return OUTCOME_UNSUPPORTED_NPROTO;
+	c->at = meet(start + length * 4, &s->meeting);
+	return OUTCOME_OK;
+}
+
+/* --- the inner packet ------------------------------------------------------------------------------------------------- */
+
+/* Ethernet and up to two tags. type: what comes next. */
+inline_always u32 parse_inner_ethernet(struct cursor *c, struct scratch *s, u16 *type)
+{
+	struct report *r = &s->report;
+	struct ethernet *ethernet = TAKE(c, struct ethernet);
+
+	if (!ethernet)
+		return OUTCOME_TRUNC_INNER;
+	*type = ethernet->type;
+#pragma unroll
+	for (int i = 0; i <= MAX_VLANS; i++) {
+		struct vlan_tag *tag;
+
+		if (!is_tag(*type))
+			break;
+		if (i == MAX_VLANS)
+			return OUTCOME_BAD_INNER_VLAN;
+		tag = TAKE(c, struct vlan_tag);
+		if (!tag)
+			return OUTCOME_TRUNC_INNER;
+		r->vlan_ids[i] = BE16(tag->control) & 0xFFF;
+		r->vlan_count = i + 1;
+		*type = tag->type;
+	}
+	c->at = meet(c->at, &s->meeting);
+	return OUTCOME_OK;
+}
+
+inline_always u32 parse_inner(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	struct report *r = &s->report;
+	struct flow_key *key = &s->key;
+	u16 type = inner->first == NPROTO_IPV4 ? BE16(ETHER_IPV4) : BE16(ETHER_IPV6);
+	u32 protocol;
+
+	inner->l4 = 0;
+	r->flags |= REPORT_INNER;
+	inner->fragment = 0;
+	if (inner->first == NPROTO_ETHERNET) {
+		u32 outcome = parse_inner_ethernet(c, s, &type);
+
+		if (outcome)
+			return outcome;
+	}
+	if (type == BE16(ETHER_IPV4)) {
+		u32 start = c->at, header;
+		struct ipv4 *ip = TAKE(c, struct ipv4);
+
+		if (!ip)
+			return OUTCOME_TRUNC_INNER;
+		header = (ip->version_ihl & 15) * 4;
+		if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
+			return OUTCOME_BAD_INNER_IP;
+		if (start + header > c->end)
+			return OUTCOME_TRUNC_INNER;
+		r->protocol = ip->protocol;
+		r->dscp = ip->tos >> 2;
+		inner->fragment = ip->fragment & BE16(0x1FFF);
+		copy_ipv4(key->source, ip->source);
+		copy_ipv4(key->destination, ip->destination);
+		key->ip_version = 4;
+		r->flags |= REPORT_FLOW_IPV4;
+		c->at = start + header;
+	} else if (type == BE16(ETHER_IPV6)) {
+		struct ipv6 *ip = TAKE(c, struct ipv6);
+
+		if (!ip)
+			return OUTCOME_TRUNC_INNER;
+		if (BE32(ip->version_class_flow) >> 28 != 6)
+			return OUTCOME_BAD_INNER_IP;
+		r->protocol = ip->next_header;
+		r->dscp = BE32(ip->version_class_flow) >> 22 & 63;
+		copy_ipv6(key->source, ip->source);
+		copy_ipv6(key->destination, ip->destination);
+		key->ip_version = 6;
+		r->flags |= REPORT_FLOW_IPV6;
+	} else {
+		return OUTCOME_OK;
+	}
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+	REREAD();
+	protocol = r->protocol;
+	key->protocol = protocol;
+	key->source_port = 0;
+	key->destination_port = 0;
+	if (inner->fragment || (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP))
+		return OUTCOME_OK;
+
+	u32 start = c->at;
+	struct udp *l4 = TAKE(c, struct udp); /* TCP begins with the ports, too */
+
+	if (!l4)
+		return OUTCOME_TRUNC_INNER;
+
+	u16 source_port = BE16(l4->source_port), destination_port = BE16(l4->destination_port);
+
+	inner->payload = start + sizeof(struct udp);
+	inner->after_options = inner->payload;
+	if (protocol == PROTOCOL_TCP) {
+		struct tcp *tcp;
+		u32 offset;
+
+		c->at = start;
+		tcp = TAKE(c, struct tcp);
+		if (!tcp)
+			return OUTCOME_TRUNC_INNER;
+		offset = (tcp->data_offset >> 4) * 4;
+		if (offset < sizeof(*tcp))
+			return OUTCOME_BAD_INNER_TCP;
+		inner->payload = start + sizeof(*tcp);
+		inner->after_options = start + offset;
+	}
+	key->source_port = source_port;
+	key->destination_port = destination_port;
+	r->source_port = source_port;
+	r->destination_port = destination_port;
+	r->flags |= REPORT_FLOW_PORTS;
+	inner->l4 = 1;
+	inner->signalled = (protocol == PROTOCOL_UDP && destination_port == set->int_udp_port) ||
+			   (set->int_dscp_marked && (r->dscp & set->int_dscp_mask) == set->int_dscp_value);
+	return OUTCOME_OK;
+}
+
+/* --- INT -------------------------------------------------------------------------------------------------------------- */
+
+/* Section 2.3: do the bytes behind a TCP header begin INT, or its options? */
+inline_always bool looks_like_shim(const struct shim *shim)
+{
+	u8 b0 = shim->b[0], b1 = shim->b[1], b2 = shim->b[2];
+
+	if (b0 == 1 || b0 == 2)
+		return b1 == 0 && b2 >= 3;
+	return (b0 == 0x10 || b0 == 0x20 || b0 == 0x30) && b1 >= 3;
+}
+
+inline_always u32 popcount16(u32 x)
+{
+	x = x - (x >> 1 & 0x5555);
+	x = (x & 0x3333) + (x >> 2 & 0x3333);
+	x = (x + (x >> 4)) & 0x0F0F;
+	return (x + (x >> 8)) & 31;
+}
+
+/* Words that only the source of a domain adds, behind the stack (section 2.7). */
+inline_always u32 source_only_words(const struct settings *set, u32 domain)
+{
+	u32 words = 0;
+
+#pragma unroll
+	for (int i = 0; i < MAX_DOMAINS; i++)
+		if (set->domains[i] == domain)
+			words = set->domain_words[i];
+	return words;
+}
+
+/* Shim and header, sections 2.4 and 2.5. Leaves in s->stack where the hops are and what they hold; nothing of the
+ * record is set before all of it is right. The cursor is at the shim. */
+inline_always u32 parse_int_header(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct stack *stack = &s->stack;
+	struct shim *shim = TAKE(c, struct shim);
+	u32 length, type, version, bitmap, wide, w0, words, stride, hop_ml, behind = 0, mode = 0;
+	bool v2;
+
+	if (!shim)
+		return OUTCOME_TRUNC_SHIM;
+	v2 = shim->b[0] & 0xF0;
+	type = v2 ? shim->b[0] >> 4 : shim->b[0];
+	length = v2 ? shim->b[1] : shim->b[2];
+	if (v2 ? (type > INT_TYPE_MX || shim->b[0] & 3 || (shim->b[0] & 12) == 12) :
+		 (type != INT_TYPE_MD && type != INT_TYPE_DESTINATION))
+		return OUTCOME_BAD_SHIM_TYPE;
+	stack->hops = 0;
+	stack->version = 0;
+	if (type == INT_TYPE_DESTINATION)
+		return OUTCOME_OK; /* contents undefined: a flow without hops */
+	if (length < 3)
+		return OUTCOME_BAD_SHIM_LEN;
+
+	struct int_header *header = TAKE(c, struct int_header);
+
+	if (!header || (v2 && !take(c, 4)))
+		return OUTCOME_TRUNC_MD_HDR;
+	w0 = BE32(header->w0);
+	bitmap = BE32(header->w1) >> 16;
+	words = length - 3;
+	hop_ml = w0 >> 8 & 31;
+	if (v2) {
+		u32 domain = BE32(header->w1) & 0xFFFF;
+
+		if (w0 >> 28 != 2)
+			return OUTCOME_BAD_INT_VER;
+		version = 20;
+		if (type == INT_TYPE_MX) {
+			mode = REPORT_INT_MX;
+			words = 0;
+			stride = 1;
+			wide = 0;
+			goto known;
+		}
+		wide = WIDE_2X;
+		if (domain)
+			behind = source_only_words(set, domain);
+		if (words < behind)
+			return OUTCOME_STACK_NOT_MULTIPLE;
+		words -= behind;
+		if (!hop_ml && (words || bitmap))
+			return OUTCOME_HOP_ML_ZERO;
+		stride = popcount16(bitmap) + popcount16(bitmap & wide);
+		if (hop_ml < stride || (!domain && hop_ml != stride))
+			return OUTCOME_HOP_ML_MISMATCH;
+		stride = hop_ml;
+	} else if (w0 >> 28 == 1 || (w0 >> 28 == 0 && !(w0 >> 16 & 0x7F))) {
+		u32 bits = popcount16(bitmap);
+
+		if (w0 >> 28 == 0 && !set->accept_int_version_0)
+			return OUTCOME_BAD_INT_VER;
+		version = 10;
+		if (!hop_ml && (words || bitmap))
+			return OUTCOME_HOP_ML_ZERO;
+		wide = set->wide_v1;
+		stride = bits + popcount16(bitmap & wide);
+		if (hop_ml != (set->hop_ml_is_bit_count ? bits : stride))
+			return OUTCOME_HOP_ML_MISMATCH;
+	} else if (w0 >> 28 == 0) {
+		version = 5;
+		wide = 0;
+		if (length < 4)
+			return OUTCOME_BAD_SHIM_LEN;
+		words = length - 4;
+		behind = 1; /* the tail, section 2.8 */
+		stride = popcount16(bitmap);
+		if ((w0 >> 16 & 31) != stride)
+			return OUTCOME_BAD_INS_CNT;
+		if (!stride && words)
+			return OUTCOME_HOP_ML_ZERO;
+	} else {
+		return OUTCOME_BAD_INT_VER;
+	}
+known:
+	stack->version = version;
+	stack->wide = wide;
+	stack->bitmap = bitmap;
+	stack->at = c->at;
+	stack->words = words;
+	stack->behind = behind;
+	stack->mode = mode;
+
+	stack->stride = stride;
+	r->hop_ml = hop_ml;
+	r->remaining_hop_count = w0;
+	return OUTCOME_OK;
+}
+
+/* How many hops, and are they all there? */
+inline_always u32 count_hops(struct cursor *c, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct stack *stack = &s->stack;
+	u32 stride = stack->stride & 63, words = stack->words, hops = 0;
+
+	if (stride) {
+		hops = words / stride;
+		if (hops * stride != words)
+			return OUTCOME_STACK_NOT_MULTIPLE;
+	}
+	if (stack->at + (words + stack->behind) * 4 > c->end)
+		return OUTCOME_TRUNC_STACK;
+	stack->hops = hops;
+	stack->stride = stride * 4;
+	r->flags |= REPORT_INT | stack->mode;
+	r->int_version = stack->version;
+	r->instruction_bitmap = stack->bitmap;
+	r->hop_count = hops;
+	return OUTCOME_OK;
+}
+
+/* All ones if the bit's item takes 8 bytes. */
+inline_always u32 wide_mask(u32 wide, int bit)
+{
+	u32 one = wide >> (15 - bit) & 1;
+
+	FENCE(one);
+	return 0 - one;
+}
+
+/* From the bitmap, once a packet: where each item stands in a hop's words, and how wide it is. */
+inline_always void locate_items(struct stack *stack, const struct settings *set)
+{
+	struct widths *w = &stack->widths;
+	u32 bitmap = stack->bitmap, wide = stack->wide, at = 0;
+
+#pragma unroll
+	for (int bit = 0; bit <= BIT_BUFFER; bit++) {
+		u32 present = bitmap >> (15 - bit) & 1, absent = present - 1;
+
+		stack->items[bit].at = at & ~absent; /* an absent item reads the hop's first word, to no effect */
+		stack->items[bit].absent = absent;
+		at += present * 4 + (present & wide >> (15 - bit)) * 4;
+	}
+	u32 absent = (bitmap & 1) - 1;
+
+	stack->checksum.at = (stack->stride - 4) & ~absent;
+	stack->checksum.absent = absent;
+	if (stack->version == 5) { /* bit 6 is another thing there, shaped like the buffer word of 2.x */
+		stack->items[BIT_BUFFER] = stack->items[BIT_L2_PORTS];
+		stack->items[BIT_L2_PORTS].absent = NONE32;
+	} else if (stack->version == 10) {
+		stack->items[BIT_BUFFER].absent = NONE32;
+	}
+	w->ingress_timestamp = wide_mask(wide, BIT_INGRESS_TIMESTAMP);
+	w->egress_timestamp = wide_mask(wide, BIT_EGRESS_TIMESTAMP);
+	w->l2_ports = wide_mask(wide, BIT_L2_PORTS);
+	w->apart = NONE32 | (u64)(w->ingress_timestamp & w->egress_timestamp) << 32;
+	w->queue_shift = 24 - (set->queue_word_16_16 & 1) * 8;
+	w->queue_mask = (1U << w->queue_shift) - 1;
+}
+
+/* The word at a place in the packet; WORD leaves the function where the packet ends before it, which cannot happen after
+ * parse_int_header() has compared the stack's length, but the verifier was not there. */
+#define WORD(c, place)                                                                                                 \
+	({                                                                                                             \
+		u32 *_p = (c)->data + ((place) & MAX_AT);                                                              \
+		if ((void *)(_p + 1) > (c)->data_end)                                                                  \
+			return false;                                                                                  \
+		BE32(*_p);                                                                                             \
+	})
+
+/* A timestamp of 4 or 8 bytes. */
+inline_always u64 timestamp(u32 first, u32 last, u32 wide, u32 absent)
+{
+	u32 high = (first & wide) | (ones_if_none32(last) & ~wide);
+
+	return (u64)(high | absent) << 32 | (last | absent);
+}
+
+/* The hop's latency and timestamps, and the sums over all hops. A hop without a latency but with both timestamps has one
+ * by subtraction, in their width; more than 32 bits of it is nothing that could be shown. */
+inline_always bool parse_times(struct cursor *c, const struct stack *stack, const struct widths *w, u32 at, struct hop *hop,
+			       struct sums *sums)
+{
+	u32 latency = WORD(c, at + stack->items[BIT_HOP_LATENCY].at) | stack->items[BIT_HOP_LATENCY].absent;
+	u32 place = at + stack->items[BIT_INGRESS_TIMESTAMP].at;
+	u32 first = WORD(c, place), last = WORD(c, place + (w->ingress_timestamp & 4)), none;
+	u64 ingress, egress, apart, missing;
+
+	ingress = timestamp(first, last, w->ingress_timestamp, stack->items[BIT_INGRESS_TIMESTAMP].absent);
+	place = at + stack->items[BIT_EGRESS_TIMESTAMP].at;
+	first = WORD(c, place);
+	last = WORD(c, place + (w->egress_timestamp & 4));
+	egress = timestamp(first, last, w->egress_timestamp, stack->items[BIT_EGRESS_TIMESTAMP].absent);
+	hop->hop_latency = latency;
+	hop->ingress_timestamp = ingress;
+	hop->egress_timestamp = egress;
+
+	none = ones_if_none32(latency);
+	sums->latency += latency & ~none;
+	sums->found |= ~none;
+	apart = (egress - ingress) & w->apart;
+	missing = is_nonzero64(apart >> 32) | (is_nonzero64(~ingress) ^ 1) | (is_nonzero64(~egress) ^ 1);
+	FENCE(missing);
+	missing = 0 - missing;
+	latency = (latency & ~none) | (((u32)apart | (u32)missing) & none);
+	hop->latency = latency;
+	none = ones_if_none32(latency);
+	sums->flow_latency += latency & ~none;
+	sums->flow_found |= ~none;
+	return true;
+}
+
+inline_always bool parse_hop(struct cursor *c, const struct stack *stack, const struct widths *w, u32 at, struct hop *hop,
+			     struct sums *sums)
+{
+	u32 word, last, absent, place;
+
+	hop->switch_id = WORD(c, at + stack->items[BIT_SWITCH_ID].at) | stack->items[BIT_SWITCH_ID].absent;
+
+	word = WORD(c, at + stack->items[BIT_PORTS].at) | stack->items[BIT_PORTS].absent;
+	hop->ingress_port_id = word >> 16;
+	hop->egress_port_id = word;
+
+	word = WORD(c, at + stack->items[BIT_QUEUE].at) | stack->items[BIT_QUEUE].absent;
+	hop->queue_id = widen(word >> w->queue_shift, 32 - w->queue_shift);
+	hop->queue_occupancy = widen(word & w->queue_mask, w->queue_shift);
+
+	place = at + stack->items[BIT_L2_PORTS].at;
+	word = WORD(c, place);
+	last = WORD(c, place + (w->l2_ports & 4));
+	absent = stack->items[BIT_L2_PORTS].absent;
+	hop->l2_ingress_port_id = (word & w->l2_ports) | (widen(word >> 16, 16) & ~w->l2_ports) | absent;
+	hop->l2_egress_port_id = (last & w->l2_ports) | (widen(word & 0xFFFF, 16) & ~w->l2_ports) | absent;
+
+	hop->egress_port_tx_utilization = WORD(c, at + stack->items[BIT_TX_UTILIZATION].at) |
+					  stack->items[BIT_TX_UTILIZATION].absent;
+
+	word = WORD(c, at + stack->items[BIT_BUFFER].at) | stack->items[BIT_BUFFER].absent;
+	hop->buffer_id = word >> 24;
+	hop->buffer_occupancy = widen(word & 0xFFFFFF, 24);
+	hop->pad = 0;
+	hop->checksum_complement = WORD(c, at + stack->checksum.at) | stack->checksum.absent;
+	return parse_times(c, stack, w, at, hop, sums);
+}
+
+/* The latencies of the hops that are not kept, so that the sums are of all. Timestamps are not read for it: a hop that has
+ * no latency of its own leaves the flow without one. */
+inline_always bool sum_the_rest(struct cursor *c, const struct stack *stack, u32 at, struct sums *sums)
+{
+#pragma clang loop unroll(disable)
+	for (u32 i = MAX_HOPS; i < MAX_STACK_WORDS; i++) {
+		FENCE(i);
+		if (i >= stack->hops)
+			break;
+		u32 latency = WORD(c, at + stack->items[BIT_HOP_LATENCY].at) | stack->items[BIT_HOP_LATENCY].absent;
+		u32 none = ones_if_none32(latency);
+
+		sums->latency += latency & ~none;
+		sums->flow_latency += latency & ~none;
+		sums->found |= ~none;
+		sums->missing |= none;
+		at += stack->stride;
+	}
+	return true;
+}
+
+/* The hops, sections 2.6 and 2.7, nearest the sink first. MAX_HOPS are kept, the sums are over all.
+ * Free of branches inside: a field that is not there is read from somewhere and or'ed to all ones. */
+inline_always u32 parse_stack(struct cursor *c, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct stack *stack = &s->stack;
+	struct sums *sums = &s->sums;
+	const struct widths *w = &stack->widths;
+	u32 hops = stack->hops, at = stack->at, stride = stack->stride;
+
+	*sums = (struct sums){};
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < MAX_HOPS; i++) {
+		FENCE(i); /* or the compiler makes the end i != ..., in which the verifier sees no bound */
+		if (i >= hops)
+			break;
+		r->hops[i].cell = HEAD_CELLS + 1 + i;
+		if (!parse_hop(c, stack, w, at, &r->hops[i], sums))
+			return OUTCOME_TRUNC_STACK;
+		at += stride;
+	}
+	if (hops > MAX_HOPS) {
+		r->flags |= REPORT_HOPS_TRUNCATED;
+		if (!sum_the_rest(c, stack, at, sums))
+			return OUTCOME_TRUNC_STACK;
+	}
+	r->latency = sums->latency | ((u64)(sums->found & 1) - 1);
+	r->flow_latency = sums->flow_latency | ((u64)(sums->flow_found & ~sums->missing & 1) - 1);
+	return OUTCOME_OK;
+}
+
+/* Section 5, steps 5 to 9. */
+inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	const struct inner *inner = &s->inner;
+	u32 at = inner->payload, outcome;
+
+	if (inner->after_options != inner->payload && set->tcp_int_position != TCP_INT_BEFORE_OPTIONS) {
+		struct shim *shim;
+
+		c->at = inner->payload;
+		shim = set->tcp_int_position == TCP_INT_AUTO ? TAKE(c, struct shim) : 0;
+		if (!shim || !looks_like_shim(shim))
+			at = inner->after_options;
+	}
+	c->at = meet(at, &s->meeting) & MAX_AT;
+	if (c->at > c->end)
+		return OUTCOME_TRUNC_INNER;
+	outcome = parse_int_header(c, set, s);
+	if (outcome)
+		return outcome;
+	REREAD();
+	if (!s->stack.version)
+		return OUTCOME_OK;
+	outcome = count_hops(c, s);
+	if (outcome)
+		return outcome;
+	REREAD();
+	locate_items(&s->stack, set);
+	REREAD();
+	return parse_stack(c, s);
+}
+
+/* --- a report --------------------------------------------------------------------------------------------------------- */
+
+inline_always void clear(struct scratch *s)
+{
+	struct report *r = &s->report;
+	u64 *head = (u64 *)r, *key = (u64 *)&s->key;
+	u16 flags = r->flags;
+
+	/* all before the exporter's address, which is there already */
+#pragma unroll
+	for (int i = 2; i < __builtin_offsetof(struct report, source) / 8; i++)
+		head[i] = 0;
+	r->cell1 = 1;
+	r->cell2 = 2;
+	r->drop_queue_id = 0xFF;
+	r->drop_reason = 0xFF;
+	r->latency = NONE64;
+	r->flow_latency = NONE64;
+	r->flags = flags;
+	key[4] = 0;
+}
+
+/* From the first byte of a report to a record. outcome OK: s->report and, where there is an inner IP packet, s->key. */
+inline_always u32 parse_report(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	u32 outcome, *w0, start = c->at;
+
+	w0 = TAKE(c, u32);
+	if (!w0)
+		return OUTCOME_TRUNC_REPORT;
+	c->at = start;
+	switch (REPORT_VERSION(BE32(*w0))) {
+	case 1:
+		outcome = parse_report_10(c, set, s);
+		break;
+	default:
+		return OUTCOME_BAD_REPORT_VER;
+	}
+	if (outcome)
+		return outcome;
+	REREAD();
+	outcome = parse_inner(c, set, s);
+	REREAD();
+	if (outcome || !inner->l4 || (!inner->signalled && set->int_dscp_marked))
+		return outcome;
+	outcome = parse_int(c, set, s);
+	return inner->signalled ? outcome : OUTCOME_OK;
+}
+
+#endif

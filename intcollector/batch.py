@@ -1,0 +1,65 @@
+"""What one drain brought up (Batch), and what the maps held at one moment (State): arrays, named as in bpf/report.h."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from .layout import HEAD, HOP, LAYOUT
+
+FLOW_KEY = LAYOUT.dtypes["flow_key"]
+FLOW = LAYOUT.dtypes["flow"]
+POINT = LAYOUT.dtypes["point"]
+PORT_STATISTICS = LAYOUT.dtypes["port_statistics"]
+QUEUE_STATISTICS = LAYOUT.dtypes["queue_statistics"]
+SOURCE = LAYOUT.dtypes["source"]
+DROP_KEY = LAYOUT.dtypes["drop_key"]
+COUNTERS = LAYOUT.dtypes["counters"]
+SETTINGS = LAYOUT.dtypes["settings"]
+
+
+def _empty(dtype: np.dtype):
+    return dataclasses.field(default_factory=lambda: np.empty(0, dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Events, in the order in which they went up.
+
+    reports: HEAD (n,). hops: HOP (m,), all reports' hops behind one another. hop_report: intp (m,), the row of reports
+    a hop belongs to. hop_index: intp (m,), its place in the stack, 0 nearest the sink. clock_ns: what to add to
+    received_ns (CLOCK_MONOTONIC) to have ns since 1970.
+    """
+
+    reports: np.ndarray = _empty(HEAD)
+    hops: np.ndarray = _empty(HOP)
+    hop_report: np.ndarray = _empty(np.dtype(np.intp))
+    hop_index: np.ndarray = _empty(np.dtype(np.intp))
+    clock_ns: int = 0
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The maps at one moment.
+
+    flow_keys, flows: FLOW_KEY, FLOW (f,). ports, port_statistics: POINT, PORT_STATISTICS (p,), statistics summed over
+    the CPUs. queues, queue_statistics: POINT, QUEUE_STATISTICS (q,), maxima over the CPUs. Index 0 of ports and queues
+    is nobody's. sources: SOURCE (s,). drop_keys: DROP_KEY (d,), drops: u64 (d,). counters: COUNTERS (), summed over
+    the CPUs. clock_ns: as in Batch.
+    """
+
+    flow_keys: np.ndarray = _empty(FLOW_KEY)
+    flows: np.ndarray = _empty(FLOW)
+    ports: np.ndarray = _empty(POINT)
+    port_statistics: np.ndarray = _empty(PORT_STATISTICS)
+    queues: np.ndarray = _empty(POINT)
+    queue_statistics: np.ndarray = _empty(QUEUE_STATISTICS)
+    sources: np.ndarray = _empty(SOURCE)
+    drop_keys: np.ndarray = _empty(DROP_KEY)
+    drops: np.ndarray = _empty(np.dtype("<u8"))
+    counters: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), COUNTERS))
+    clock_ns: int = 0
