@@ -32,8 +32,8 @@ struct source {
 struct flow {
 	u32 source;
 	u32 moved;
-	u32 switch_id[2]; /* of the last hop: before and after a path change */
-	u32 port[HOPS + 1]; /* numbers of the switches' ports and queues; at HOPS, the last hop's after a path change */
+	u32 switch_id[2];   /* of hop CHANGING - 1: before and after a path change */
+	u32 port[HOPS + 1]; /* numbers of the switches' ports and queues; at HOPS, that hop's after a path change */
 	u32 queue[HOPS + 1];
 	u32 latency_level[HOPS + 1];
 };
@@ -141,17 +141,15 @@ int generate(struct xdp_md *ctx)
 	else if (which < PATH_BELOW)
 		flow->moved ^= 1;
 	else if (which < EVENT_BELOW) {
-		u32 hop = (u32)((draw >> 40 & 0xFFF) * HOPS >> 12), what = (u32)((draw >> 52) * EVENT_KINDS >> 12);
+		u32 hop = (u32)((draw >> 40 & 0xFFF) * CHANGING >> 12), what = (u32)((draw >> 52) * EVENT_KINDS >> 12);
 
 		if (hop >= HOPS)
 			return XDP_ABORTED;
 		if (what == EVENT_LATENCY) {
 			flow->latency_level[hop] ^= 1;
 		} else {
-			u32 at = hop + (hop == HOPS - 1 && flow->moved), *level;
+			u32 at = hop == CHANGING - 1 && flow->moved ? HOPS : hop, *level;
 
-			if (at > HOPS)
-				return XDP_ABORTED;
 			if (what == EVENT_QUEUE)
 				level = queue_levels.lookup(&flow->queue[at]);
 			else
@@ -172,12 +170,10 @@ int generate(struct xdp_md *ctx)
 	if (kind == CONGESTION)
 		STORE32(frame, frame->report + 24, (u32)time + 2);
 	for (u32 hop = 0; kind == PLAIN && hop < HOPS; hop++) {
-		u32 at = frame->stack + hop * HOP_BYTES, point = hop + (hop == HOPS - 1 && flow->moved);
+		u32 at = frame->stack + hop * HOP_BYTES, point = hop == CHANGING - 1 && flow->moved ? HOPS : hop;
 		u32 latency = LATENCY + 20 * hop + flow->latency_level[hop] * STEP + jitter(noise, hop, 40);
 		u64 arrival = time - HOP_GAP_NS * (hop + 1);
 
-		if (point > HOPS)
-			return XDP_ABORTED;
 		/* AT_*: offset of an item in a hop's record, or -1 */
 		if (AT_LATENCY >= 0)
 			STORE32(frame, at + AT_LATENCY, latency);
@@ -197,7 +193,7 @@ int generate(struct xdp_md *ctx)
 			if (level)
 				STORE32(frame, at + AT_UTILIZATION, UTILIZATION + *level * STEP + jitter(noise, hop, 56));
 		}
-		if (AT_SWITCH >= 0 && hop == HOPS - 1)
+		if (AT_SWITCH >= 0 && hop == CHANGING - 1)
 			STORE32(frame, at + AT_SWITCH, flow->switch_id[flow->moved & 1]);
 	}
 

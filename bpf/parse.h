@@ -36,6 +36,9 @@ struct stack {
 	u32 wide; /* bits whose item takes 8 bytes */
 	u32 version; /* 5, 10, 20; 0: there is nothing to read */
 	u32 mode;    /* REPORT_INT_MX or 0 */
+	u32 npt;     /* of a 2.x shim, and its last 16 bits */
+	u32 by_npt;
+	u32 original; /* where the original header or payload begins again */
 	u32 pad;
 	struct item items[9]; /* by instruction bit: 0 to 8 */
 	struct item checksum;
@@ -505,6 +508,9 @@ inline_always u32 parse_int_header(struct cursor *c, const struct settings *set,
 		return OUTCOME_BAD_SHIM_TYPE;
 	stack->hops = 0;
 	stack->version = 0;
+	stack->npt = v2 ? shim->b[0] >> 2 & 3 : 0;
+	stack->by_npt = shim->b[2] << 8 | shim->b[3];
+	stack->original = c->at + length * 4;
 	if (type == INT_TYPE_DESTINATION)
 		return OUTCOME_OK; /* contents undefined: a flow without hops */
 	if (length < 3)
@@ -621,7 +627,7 @@ inline_always u32 wide_mask(u32 wide, int bit)
 inline_always void locate_items(struct stack *stack, const struct settings *set)
 {
 	struct widths *w = &stack->widths;
-	u32 bitmap = stack->bitmap, wide = stack->wide, at = 0;
+	u32 bitmap = stack->bitmap, wide = stack->wide & bitmap, at = 0;
 
 #pragma unroll
 	for (int bit = 0; bit <= BIT_BUFFER; bit++) {
@@ -786,6 +792,40 @@ inline_always u32 parse_stack(struct cursor *c, struct scratch *s)
 	return OUTCOME_OK;
 }
 
+/* The flow as it was before the INT source took its UDP port (NPT 1), or put a UDP header in front (NPT 2): section 2.4. */
+inline_always u32 original_flow(struct cursor *c, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct flow_key *key = &s->key;
+	struct stack *stack = &s->stack;
+	u32 source_port = 0, destination_port = 0;
+
+	if (stack->npt == NPT_PORT) {
+		r->destination_port = stack->by_npt;
+		key->destination_port = stack->by_npt;
+		return OUTCOME_OK;
+	}
+	r->protocol = stack->by_npt;
+	key->protocol = stack->by_npt;
+	r->flags &= ~REPORT_FLOW_PORTS;
+	if (r->protocol == PROTOCOL_TCP || r->protocol == PROTOCOL_UDP) {
+		u32 *ports;
+
+		c->at = meet(stack->original, &s->meeting) & MAX_AT;
+		ports = TAKE(c, u32); /* source 16 | destination 16, in TCP and UDP */
+		if (ports) {
+			r->flags |= REPORT_FLOW_PORTS;
+			source_port = BE32(*ports) >> 16;
+			destination_port = BE32(*ports) & 0xFFFF;
+		}
+	}
+	r->source_port = source_port;
+	r->destination_port = destination_port;
+	key->source_port = source_port;
+	key->destination_port = destination_port;
+	return OUTCOME_OK;
+}
+
 /* Section 5, steps 5 to 9. */
 inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct scratch *s)
 {
@@ -815,7 +855,11 @@ inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct
 	REREAD();
 	locate_items(&s->stack, set);
 	REREAD();
-	return parse_stack(c, s);
+	outcome = parse_stack(c, s);
+	if (outcome || !s->stack.npt)
+		return outcome;
+	REREAD();
+	return original_flow(c, s);
 }
 
 /* --- a report --------------------------------------------------------------------------------------------------------- */
@@ -832,6 +876,7 @@ inline_always void clear(struct scratch *s)
 		head[i] = 0;
 	r->cell1 = 1;
 	r->cell2 = 2;
+	r->local.cell = HEAD_CELLS;
 	r->drop_queue_id = 0xFF;
 	r->drop_reason = 0xFF;
 	r->latency = NONE64;

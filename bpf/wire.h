@@ -99,6 +99,7 @@ struct int_header {
 	u32 w1;
 } __attribute__((packed));
 
+enum shim_npt { NPT_DSCP = 0, NPT_PORT = 1, NPT_PROTOCOL = 2 };
 enum int_type { INT_TYPE_MD = 1, INT_TYPE_DESTINATION = 2, INT_TYPE_MX = 3 };
 
 /* Instruction bits, section 2.6; bit 0 is the most significant of 16. */

@@ -18,8 +18,9 @@ from typing import Any
 from .errors import LoadError
 from .layout import bpf_folder
 
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-pointer-sign", "-Wno-address-of-packed-member")
-"""bcc's own headers do not compile cleanly with more."""
+FLAGS = ("-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-pointer-sign", "-Wno-address-of-packed-member")
+"""Structs are cleared and compared by words, hence no strict aliasing. bcc's own headers do not compile cleanly with more
+warnings than these."""
 
 
 def _include_folders() -> list[str]:
@@ -61,7 +62,7 @@ class Program:
         path = bpf_folder() / source
         os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
         self._bcc = bcc
-        flags = [*WARNINGS, *_include_folders(), *(f"-D{d}" for d in defines)]
+        flags = [*FLAGS, *_include_folders(), *(f"-D{d}" for d in defines)]
         with tempfile.TemporaryFile() as log:
             try:
                 with _stderr_to(log):

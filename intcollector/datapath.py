@@ -1,0 +1,404 @@
+"""The kernel program from user space: load, set, attach, drain, read maps, detach.
+
+Events come up as cells of 64 bytes (bpf/report.h, struct report) through a ring buffer or perf buffers; both are read here
+from mapped memory into numpy arrays, without a system call and without an object a report.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import mmap
+import os
+import platform
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from . import kernel
+from .batch import (
+    COUNTERS,
+    DROP_KEY,
+    FLOW,
+    FLOW_KEY,
+    POINT,
+    PORT_STATISTICS,
+    QUEUE_STATISTICS,
+    SETTINGS,
+    SOURCE,
+    Batch,
+    State,
+)
+from .config import Config
+from .errors import LoadError
+from .layout import CELL, HEAD, HEAD_CELLS, HOP, LAYOUT
+from .loader import Program
+
+SOURCE_FILE, FUNCTION = "collector.c", "collector"
+FIRST_HOP_CELL = HEAD_CELLS + 1
+CELL_AT = HOP.fields["cell"][1]
+"""Where every cell has its number."""
+RING_HEADER, PERF_HEADER = 8, 12
+PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def kernel_version() -> tuple[int, int]:
+    """The running kernel's (major, minor)."""
+    major, minor = platform.release().split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()))
+
+
+def clock_offset_ns() -> int:
+    """What to add to CLOCK_MONOTONIC to have ns since 1970, now."""
+    before = time.monotonic_ns()
+    wall = time.time_ns()
+    return wall - (before + time.monotonic_ns()) // 2
+
+
+def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
+    """The config as the kernel program reads it: struct settings, ()."""
+    wide = {"spec": 0x0200, "onos": 0x0200, "geant": 0x0C00}  # instruction bits of 8 bytes: 6; 4 and 5
+    positions = {"auto": 0, "before-options": 1, "after-options": 2}
+    value = np.zeros((), SETTINGS)
+    value["keepalive_ns"] = round(config.keepalive * 1e9)
+    for name in ("hop_latency", "flow_latency", "queue_occupancy", "tx_utilization"):
+        value[f"{name}_threshold"] = getattr(config, f"{name}_threshold")
+    ports = list(dict.fromkeys(config.port))
+    value["ports"] = [socket.htons(p) for p in ports + ports[:1] * (len(value["ports"]) - len(ports))]
+    for at, (domain, words) in enumerate(config.source_only_words):
+        value["domains"][at], value["domain_words"][at] = domain, words
+    value["int_udp_port"] = config.int_udp_port
+    value["wide_v1"] = wide.get(config.profile, 0)
+    value["event_mode"] = config.event_mode == "interval"
+    value["tell_all"] = tell_all
+    if config.int_dscp is not None:
+        value["int_dscp_marked"] = 1
+        value["int_dscp_value"], value["int_dscp_mask"] = config.int_dscp
+    value["tcp_int_position"] = positions[config.tcp_int_position]
+    value["accept_report_length_1"] = config.accepts_report_length_1
+    value["accept_int_version_0"] = not config.reject_int_version_0
+    value["hop_ml_is_bit_count"] = config.profile == "onos"
+    value["queue_word_16_16"] = config.profile == "intcollector"
+    verdicts = {"drop": kernel.XDP_DROP, "pass": kernel.XDP_PASS}
+    value["verdict_ok"] = verdicts[config.accepted_verdict]
+    value["verdict_malformed"] = verdicts[config.malformed_verdict]
+    return value
+
+
+def to_batch(cells: np.ndarray, clock_ns: int) -> Batch:
+    """Cells (u8, (n, 64), each event's behind one another) -> Batch. Copies; the transport's memory is free after it."""
+    if not len(cells):
+        return Batch(clock_ns=clock_ns)
+    numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
+    heads = np.flatnonzero(numbers == 0)
+    reports = np.empty(len(heads), HEAD)
+    parts = reports.view(np.uint8).reshape(len(heads), FIRST_HOP_CELL, CELL)
+    for part in range(FIRST_HOP_CELL):  # four times, whatever the number of reports
+        parts[:, part] = cells[heads + part]
+    at_hop = numbers >= FIRST_HOP_CELL
+    hops = cells[at_hop].reshape(-1).view(HOP)
+    owner = np.cumsum(numbers == 0) - 1
+    return Batch(reports, hops, owner[at_hop], numbers[at_hop].astype(np.intp) - FIRST_HOP_CELL, clock_ns)
+
+
+class Transport(Protocol):
+    """How events come up."""
+
+    name: str
+
+    def drain(self) -> np.ndarray:
+        """All cells that are there, u8 (n, 64), copied; the kernel may reuse their room."""
+
+    def close(self) -> None: ...
+
+
+class Ring:
+    """A BPF ring buffer (Linux 5.8), mapped.
+
+    Memory: one page with the consumer's position, which is ours; one with the producer's; then the data, mapped twice in
+    a row so that no event is ever cut. An event's first 8 bytes are its length and state: BUSY while the kernel writes.
+    """
+
+    name = "ring"
+    BUSY, DISCARDED = 1 << 31, 1 << 30
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._size = size
+        self._ours = mmap.mmap(descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
+        self._theirs = mmap.mmap(descriptor, PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE)
+        self._consumer = np.frombuffer(self._ours, "<u8", 1)
+        self._producer = np.frombuffer(self._theirs, "<u8", 1)
+        self._cells = np.frombuffer(self._theirs, np.uint8, 2 * size, offset=PAGE).reshape(-1, CELL)
+
+    def drain(self) -> np.ndarray:
+        start, end = int(self._consumer[0]), int(self._producer[0])
+        if start == end:
+            return self._cells[:0]
+        first = start % self._size // CELL
+        cells = self._cells[first : first + (end - start) // CELL]
+        # An event that is still being written ends what can be read. Only heads have a length word; in other cells the
+        # same bytes are a report's or a hop's, so the cell number is looked at, too. The length is read last: once it is
+        # not busy, all of the event is there.
+        words = cells[:, :4].copy().view("<u4")[:, 0]
+        busy = np.flatnonzero((words & self.BUSY != 0) & self._may_be_head(cells, words))
+        if len(busy):
+            cells = cells[: self._first_busy(words)]
+        copy = cells.copy()
+        self._consumer[0] = start + len(cells) * CELL
+        return copy
+
+    def _may_be_head(self, cells: np.ndarray, words: np.ndarray) -> np.ndarray:
+        length = words & ~np.uint32(self.BUSY | self.DISCARDED)
+        return (length + RING_HEADER) % CELL == 0
+
+    def _first_busy(self, words: np.ndarray) -> int:
+        """The cell of the first event that is not finished: by following the lengths, since a cell that is being written
+        may hold anything. A loop over events, taken only when the drain met one in the making."""
+        at = 0
+        while at < len(words):
+            word = int(words[at])
+            if word & self.BUSY:
+                return at
+            at += ((word & ~self.DISCARDED) + RING_HEADER) // CELL
+        return at
+
+    def close(self) -> None:
+        del self._consumer, self._producer, self._cells
+        self._ours.close()
+        self._theirs.close()
+
+
+class PerfBuffer:
+    """One perf buffer a CPU (Linux before 5.8), mapped.
+
+    Memory: a page with both positions, then the data. A record is cut at the end of the data, so it is copied out in two
+    pieces first. The kernel puts a LOST record of 24 bytes in between after a loss; the program itself has counted those.
+    """
+
+    name = "perf"
+    SAMPLE, LOST = 9, 2
+    HEAD_AT, TAIL_AT = 1024 // 8, 1032 // 8
+
+    def __init__(self, descriptor: int, size: int, cpus: Sequence[int]) -> None:
+        self._size = size
+        self._files: list[int] = []
+        self._maps: list[mmap.mmap] = []
+        for cpu in cpus:
+            file = self._open(cpu)
+            self._files.append(file)
+            self._maps.append(mmap.mmap(file, PAGE + size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+            kernel.map_update(descriptor, struct.pack("=I", cpu), struct.pack("=I", file))
+            _ioctl(file, 0x2400)  # PERF_EVENT_IOC_ENABLE
+
+    @staticmethod
+    def _open(cpu: int) -> int:
+        """perf_event_open(2): what a BPF program puts out on a CPU; nobody is woken up."""
+        attributes = bytearray(112)
+        # type SOFTWARE, size, config BPF_OUTPUT, sample_period, sample_type RAW, read_format, flags: watermark
+        struct.pack_into("=IIQQQQQI", attributes, 0, 1, 112, 10, 1, 1 << 10, 0, 1 << 14, 1 << 30)
+        buffer = (ctypes.c_char * 112).from_buffer(attributes)
+        number = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}[platform.machine()]
+        descriptor = _libc.syscall(number, buffer, -1, cpu, -1, 8)  # 8: close on exec
+        if descriptor < 0:
+            error = ctypes.get_errno()
+            raise LoadError(f"cannot open a perf buffer on CPU {cpu} ({os.strerror(error)})")
+        return int(descriptor)
+
+    def drain(self) -> np.ndarray:
+        pieces = [cells for memory in self._maps for cells in self._drain(memory)]
+        if not pieces:
+            return np.empty((0, CELL), np.uint8)
+        cells = np.concatenate(pieces)
+        if len(self._maps) > 1:
+            cells = _in_order(cells)
+        return cells
+
+    def _drain(self, memory: mmap.mmap) -> list[np.ndarray]:
+        positions = np.frombuffer(memory, "<u8", PAGE // 8)
+        start, end = int(positions[self.TAIL_AT]), int(positions[self.HEAD_AT])
+        if start == end:
+            return []
+        data = np.frombuffer(memory, np.uint8, self._size, offset=PAGE)
+        low, high = start % self._size, end % self._size
+        linear = data[low:high].copy() if low < high else np.concatenate((data[low:], data[:high]))
+        pieces, at = [], 0
+        while at < len(linear):  # once, and once more a LOST record
+            cells = linear[at : at + (len(linear) - at) // CELL * CELL].reshape(-1, CELL)
+            whole = self._samples(cells)
+            if whole:
+                pieces.append(cells[:whole])
+                at += whole * CELL
+            else:
+                at += int(linear[at + 6 : at + 8].view("<u2")[0])
+        positions[self.TAIL_AT] = end
+        return pieces
+
+    def _samples(self, cells: np.ndarray) -> int:
+        """How many cells from the start are samples behind one another."""
+        if not len(cells):
+            return 0
+        kinds = cells[:, :4].copy().view("<u4")[:, 0]
+        sizes = cells[:, 6:8].copy().view("<u2")[:, 0].astype(np.intp)
+        numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
+        heads = np.flatnonzero((numbers == 0) & (kinds == self.SAMPLE))
+        if not len(heads) or heads[0]:
+            return 0
+        ends = heads + sizes[heads] // CELL
+        broken = np.flatnonzero(ends[:-1] != heads[1:])
+        return int(ends[broken[0]] if len(broken) else ends[-1])
+
+    def close(self) -> None:
+        for memory in self._maps:
+            memory.close()
+        for file in self._files:
+            os.close(file)
+
+
+def _ioctl(descriptor: int, request: int) -> None:
+    import fcntl
+
+    fcntl.ioctl(descriptor, request, 0)
+
+
+def _in_order(cells: np.ndarray) -> np.ndarray:
+    """Events of several CPUs by their time."""
+    numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
+    owner = np.cumsum(numbers == 0) - 1
+    at = HEAD.fields["received_ns"][1]
+    times = cells[numbers == 0][:, at : at + 8].copy().view("<u8")[:, 0]
+    rank = np.empty(len(times), np.intp)
+    rank[np.argsort(times, kind="stable")] = np.arange(len(times))
+    return cells[np.argsort(rank[owner], kind="stable")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What it took to load: seconds to compile, seconds to verify, verifier's instructions, program's instructions."""
+
+    compile_s: float
+    load_s: float
+    verified_instructions: int
+    instructions: int
+
+
+class Datapath:
+    """The kernel program, loaded and set; attached to nothing yet.
+
+    tell_all: every packet becomes an event, whatever its outcome (decode). Errors: LoadError.
+    """
+
+    def __init__(self, config: Config, *, tell_all: bool = False) -> None:
+        self._tell_all = tell_all
+        ring = config.event_transport == "ring" or (config.event_transport == "auto" and kernel_version() >= (5, 8))
+        size = 1 << (config.ring_size * 1024 * 1024 - 1).bit_length()
+        defines = [f"MAX_FLOWS={config.max_flows}"]
+        defines += [f"RING_PAGES={size // 4096}"] if ring else ["PERF"]
+        if kernel_version() < (5, 11):
+            defines.append("NO_COARSE_CLOCK")
+        begin = time.perf_counter()
+        self._program = Program(SOURCE_FILE, defines)
+        compiled = time.perf_counter()
+        self.fd = self._program.load(FUNCTION)
+        loaded = time.perf_counter()
+        said = kernel.info(self.fd, 232)
+        self.loaded = Loaded(
+            compiled - begin,
+            loaded - compiled,
+            struct.unpack_from("=I", said, 216)[0],
+            struct.unpack_from("=I", said, 20)[0] // 8,
+        )
+        self._config = config
+        self._maps = {
+            name: self._program.map_fd(name)
+            for name in (
+                "settings", "scratches", "counters", "flows", "new_flow", "ports", "port_statistics", "queues",
+                "queue_statistics", "sources", "allocators", "drops", "events",
+            )
+        }  # fmt: skip
+        self._cpus = _possible_cpus()
+        fresh = np.zeros((), FLOW)
+        fresh["told_latency"] = fresh["latency"] = 2**64 - 1
+        for field in ("switch_id", "latency", "told_latency", "egress_port_id", "queue_id"):
+            fresh["hops"][field] = np.iinfo(FLOW["hops"].base[field]).max
+        kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
+        self.apply(config)
+        self.transport: Transport = (
+            Ring(self._maps["events"], size)
+            if ring
+            else PerfBuffer(self._maps["events"], max(size // len(self._cpus), PAGE), self._cpus)
+        )
+
+    def apply(self, config: Config) -> None:
+        """Set the program, which may be running: the next packet is judged by it."""
+        kernel.map_update(self._maps["settings"], bytes(4), settings(config, tell_all=self._tell_all).tobytes())
+
+    def drain(self) -> Batch:
+        """All events that came up since the last drain."""
+        return to_batch(self.transport.drain(), clock_offset_ns())
+
+    def counters(self) -> np.ndarray:
+        """What the program did: COUNTERS (), summed over the CPUs."""
+        return self._sum("counters", COUNTERS, 1)[0]
+
+    def state(self) -> State:
+        """All maps, one after the other; each as it was when it was read."""
+        ports, queues, sources = self._allocated()
+        flow_keys, flows = self._items("flows", FLOW_KEY, FLOW, self._config.max_flows)
+        drop_keys, drops = self._items("drops", DROP_KEY, np.dtype("<u8"), 4096)
+        queue_statistics = self._percpu("queue_statistics", QUEUE_STATISTICS, queues)
+        maxima = np.zeros(queues, QUEUE_STATISTICS)
+        maxima["occupancy_max"] = queue_statistics["occupancy_max"].max(axis=1, initial=0)
+        return State(
+            flow_keys=flow_keys,
+            flows=flows,
+            ports=self._array("ports", POINT, ports),
+            port_statistics=self._sum("port_statistics", PORT_STATISTICS, ports),
+            queues=self._array("queues", POINT, queues),
+            queue_statistics=maxima,
+            sources=self._array("sources", SOURCE, sources)[1:],
+            drop_keys=drop_keys,
+            drops=drops,
+            counters=self.counters(),
+            clock_ns=clock_offset_ns(),
+        )
+
+    def run(self, packet: bytes, *, repeat: int = 1) -> tuple[int, int]:
+        """Run the program on a packet without an interface: (verdict, ns a run)."""
+        return kernel.test_run(self.fd, packet, repeat=repeat)
+
+    def close(self) -> None:
+        """Give everything back to the kernel."""
+        self.transport.close()
+        self._program.close()
+
+    def _allocated(self) -> tuple[int, int, int]:
+        """How much of ports, queues and sources is in use, index 0 included."""
+        allocator = self._array("allocators", LAYOUT.dtypes["allocator"], 1)[0]
+        return tuple(int(allocator[f"next_{name}"]) + 1 for name in ("port", "queue", "source"))  # type: ignore[return-value]
+
+    def _items(self, name: str, key: np.dtype, value: np.dtype, entries: int) -> tuple[np.ndarray, np.ndarray]:
+        return kernel.map_items(self._maps[name], key, value, entries)
+
+    def _array(self, name: str, value: np.dtype, entries: int) -> np.ndarray:
+        return kernel.map_items(self._maps[name], np.dtype("<u4"), value, entries, array=True)[1]
+
+    def _percpu(self, name: str, value: np.dtype, entries: int) -> np.ndarray:
+        """A per-CPU array: (entries, CPUs). The kernel pads each value to 8 bytes; all of ours are multiples of it."""
+        return self._array(name, np.dtype((value, (len(self._cpus),))), entries)
+
+    def _sum(self, name: str, value: np.dtype, entries: int) -> np.ndarray:
+        """A per-CPU array of u64 counters, summed over the CPUs: (entries,)."""
+        words = self._percpu(name, np.dtype(("<u8", (value.itemsize // 8,))), entries)
+        return np.ascontiguousarray(words.sum(axis=1, dtype="<u8")).view(value)[:, 0]
+
+
+def _possible_cpus() -> list[int]:
+    """The CPUs a per-CPU map has values for: `0-3,8` in /sys."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for r in ranges for cpu in range(int(r[0]), int(r[-1]) + 1)]
