@@ -13,12 +13,12 @@ enum kind { PLAIN, DROP, CONGESTION };
 
 /* The program's words; intcollector/sending.py has the same structs as numpy dtypes. */
 struct run {
-	u64 index;    /* of the next report */
-	u64 pending;  /* redirected, not yet handed to the interface */
-	u64 sent;     /* taken by the interface */
-	u64 dropped;  /* refused by it */
-	s64 error;    /* why, the last time */
-	u32 flow;     /* of the next report */
+	u64 index;   /* of the next report */
+	u64 pending; /* redirected, not yet handed to the interface */
+	u64 sent;    /* taken by the interface */
+	u64 dropped; /* refused by it */
+	s64 error;   /* why, the last time */
+	u32 flow;    /* of the next report */
 	u32 pad;
 };
 
@@ -185,13 +185,15 @@ int generate(struct xdp_md *ctx)
 			u32 *level = queue_levels.lookup(&flow->queue[point]);
 
 			if (level)
-				STORE16(frame, at + AT_QUEUE + 2, (u16)(OCCUPANCY + *level * STEP + jitter(noise, hop, 48)));
+				STORE16(frame, at + AT_QUEUE + 2,
+					(u16)(OCCUPANCY + *level * STEP + jitter(noise, hop, 48)));
 		}
 		if (AT_UTILIZATION >= 0) {
 			u32 *level = port_levels.lookup(&flow->port[point]);
 
 			if (level)
-				STORE32(frame, at + AT_UTILIZATION, UTILIZATION + *level * STEP + jitter(noise, hop, 56));
+				STORE32(frame, at + AT_UTILIZATION,
+					UTILIZATION + *level * STEP + jitter(noise, hop, 56));
 		}
 		if (AT_SWITCH >= 0 && hop == CHANGING - 1)
 			STORE32(frame, at + AT_SWITCH, flow->switch_id[flow->moved & 1]);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ HEAD = _head()
 """A struct report without its hops: the part that every event has."""
 
 
-def _flags(name: str, prefix: str) -> type[enum.IntFlag]:
+def _flags(name: str, prefix: str) -> Any:
     return enum.IntFlag(name, {k.removeprefix(prefix): v for k, v in LAYOUT.enums[name].items()})
 
 

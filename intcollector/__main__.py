@@ -1,0 +1,5 @@
+"""`python -m intcollector`."""
+
+from .cli import main
+
+main()

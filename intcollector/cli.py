@@ -1,0 +1,425 @@
+"""Arguments -> Config -> run: the only file that prints or exits."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn
+
+from .config import Config, interval, number
+from .errors import ExporterError, IntCollectorError, UsageError
+
+log = logging.getLogger("intcollector")
+
+
+# --- options out of dataclasses ---------------------------------------------------------------------------------------
+
+
+def flag(field: dataclasses.Field[Any]) -> str:
+    """The option of a field: `queue_occupancy_threshold` is `--queue-occupancy-threshold`."""
+    return "--" + field.name.replace("_", "-")
+
+
+def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A parser whose UsageError argparse can show."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if field.metadata.get("const") or value is None or value == ():
+        return ""
+    if isinstance(value, tuple):
+        value = ":".join(map(str, value)) if field.name == "prometheus" else " ".join(map(str, value))
+    return f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type, keep: Callable[[dataclasses.Field[Any]], bool]) -> None:
+    """A flag for every field of a dataclass that is to be kept; only those given are in the result."""
+    for field in dataclasses.fields(kind):
+        data = field.metadata
+        if not keep(field):
+            continue
+        named: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+        named["help"] = data["help"] + _default(field).replace("%", "%%")
+        if data.get("const"):
+            named["action"] = "store_true"
+        else:
+            named["type"] = _argument(data["parse"])
+            for name in ("choices", "metavar"):
+                if name in data:
+                    named[name] = data[name]
+            if "metavar" not in data and "choices" not in data and data["parse"] is not str:
+                named["metavar"] = "N"
+            if data.get("repeat"):
+                named["action"] = "append"
+        parser.add_argument(flag(field), **named)
+
+
+def options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The fields of a dataclass that were given."""
+    given = {}
+    for field in dataclasses.fields(kind):
+        if hasattr(arguments, field.name):
+            value = getattr(arguments, field.name)
+            given[field.name] = tuple(value) if field.metadata.get("repeat") else value
+    return given
+
+
+def read_options(path: str) -> list[str]:
+    """A file of options as arguments: `name = value` a line, the name as on the command line without its hyphens in
+    front; a name alone is a switch; # begins a comment. Errors: UsageError, with the line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the options in {path} ({error})") from None
+    arguments = []
+    for at, line in enumerate(lines, 1):
+        name, equals, value = (part.strip() for part in line.partition("#")[0].partition("="))
+        if not name:
+            if equals:
+                raise UsageError(f"{path}, line {at}: no name in front of the equals sign")
+            continue
+        arguments.append(f"--{name}={value}" if equals else f"--{name}")
+    return arguments
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100)  # noqa: E731
+    parser = argparse.ArgumentParser(
+        prog="intcollector",
+        description="Collects In-band Network Telemetry reports in the kernel and exports what they say.",
+        epilog="Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"intcollector {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=help, description=help[0].upper() + help[1:] + ".", formatter_class=formatter, allow_abbrev=False
+        )
+        sub.add_argument("-v", "--verbose", action="store_true", help="say more; show where an error came from")
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command("run", "attach to interfaces, collect and export, until SIGINT or SIGTERM", run)
+    sub.add_argument("interfaces", nargs="+", metavar="IFACE")
+    sub.add_argument("--config", metavar="FILE", help="options from a file; SIGHUP reads it again (see docs/options.md)")
+    add_options(sub, Config, lambda field: True)
+
+    sub = command("decode", "print what the packets of a capture are, one JSON line each", decode)
+    sub.add_argument("capture", metavar="PCAP")
+    sub.add_argument(
+        "--engine", choices=("python", "kernel"), default="python",
+        help="python: the reference decoder, no root needed; kernel: the XDP program itself (default: python)",
+    )  # fmt: skip
+    add_options(sub, Config, lambda field: bool(field.metadata.get("decode")))
+
+    from .traffic import Traffic
+
+    sub = command("generate", "make reports to test with, into a file or onto an interface", generate)
+    where = sub.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", metavar="PCAP")
+    where.add_argument("-i", "--interface", metavar="IFACE", help="sends as fast as possible, or --rate")
+    sub.add_argument("--seconds", type=_argument(interval), metavar="S", help="send on the interface for so long")
+    add_options(sub, Traffic, lambda field: True)
+
+    sub = command("replay", "send the packets of a capture; prints how many, seconds and rate", replay)
+    sub.add_argument("capture", metavar="PCAP")
+    sub.add_argument("interface", metavar="IFACE")
+    sub.add_argument(
+        "--rate", type=_argument(number(1, 10**9)), metavar="PPS", help="packets a second (default: as fast as possible)"
+    )
+    sub.add_argument("--loop", type=_argument(number(1, 10**9)), default=1, metavar="N", help="times (default: 1)")
+
+    sub = command("lab", "a pair of virtual interfaces to try things on", lab)
+    sub.add_argument(
+        "action", choices=("up", "down", "demo"),
+        help="up, down: make and remove the pair; demo: the pair, a collector, generated traffic, until Ctrl-C",
+    )  # fmt: skip
+    sub.add_argument("--names", nargs=2, default=("veth_0", "veth_1"), metavar="NAME", help="(default: veth_0 veth_1)")
+    sub.add_argument("--seconds", type=_argument(interval), metavar="S", help="demo: end by itself after so long")
+    sub.add_argument(
+        "--rate", type=_argument(number(1, 10**7)), default=2000, metavar="PPS",
+        help="demo: reports a second (default: 2000)",
+    )  # fmt: skip
+    add_options(sub, Config, lambda field: field.name in ("prometheus", "influxdb", "influxdb_database", "jsonl"))
+
+    sub = command("doctor", "look at this machine: what is wrong for a collector, and what to do", doctor)
+    sub.add_argument("interface", nargs="?", metavar="IFACE")
+    sub.add_argument("--load", action="store_true", help="also compile, verify and load the kernel program")
+    add_options(sub, Config, lambda field: field.name in ("prometheus", "influxdb", "event_transport"))
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("intcollector")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def configuration(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
+    """The Config of a parsed command line; with --config, the file's options first, so that the command line wins."""
+    path = getattr(arguments, "config", None)
+    if path:
+        parser = _parser()
+        try:
+            arguments = parser.parse_args([argv[0], *read_options(path), *argv[1:]])
+        except SystemExit:
+            raise UsageError(f"the options in {path} are wrong: see above") from None
+    return Config(**options(arguments, Config))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`run`: SIGINT and SIGTERM end it, SIGHUP reads the options and opens the files again."""
+    from .collector import Collector
+
+    config = configuration(arguments, arguments.argv)
+    with _signals() as ended, contextlib.closing(Collector(config, arguments.interfaces)) as collector:
+        signal.signal(signal.SIGHUP, lambda *_: collector.soon(lambda: _reload(collector, arguments)))
+        _greet(collector)
+        ended(collector.stop)
+        collector.run()
+    return 0
+
+
+def _greet(collector: Any) -> None:
+    for attachment in collector.attachments:
+        print(f"{attachment.name}: attached in {attachment.mode} mode", file=sys.stderr)
+    if collector.prometheus_address:
+        host, port = collector.prometheus_address
+        print(f"metrics: http://{f'[{host}]' if ':' in host else host}:{port}/metrics", file=sys.stderr)
+    print("ready", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """SIGINT and SIGTERM call what is given, at once if one came before."""
+    came = False
+    stop: Callable[[], None] = lambda: None  # noqa: E731
+
+    def handle(*_: Any) -> None:
+        nonlocal came
+        came = True
+        stop()
+
+    def ended(action: Callable[[], None]) -> None:
+        nonlocal stop
+        stop = action
+        if came:
+            action()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reload(collector: Any, arguments: argparse.Namespace) -> None:
+    """What changed in the file of options and can change in a running collector; the rest is named."""
+    collector.reopen()
+    if not arguments.config:
+        return
+    try:
+        wanted = configuration(arguments, arguments.argv)
+    except IntCollectorError as error:
+        log.error("nothing changed: %s", error)
+        return
+    live, later = {}, []
+    for field in dataclasses.fields(Config):
+        value = getattr(wanted, field.name)
+        if value == getattr(collector.config, field.name):
+            continue
+        if field.metadata.get("live"):
+            live[field.name] = value
+        else:
+            later.append(flag(field))
+    collector.apply(dataclasses.replace(collector.config, **live))
+    log.warning("options read again, %d changed", len(live))
+    if later:
+        log.warning("these need a restart: %s", ", ".join(later))
+
+
+def decode(arguments: argparse.Namespace) -> int:
+    """`decode`: both engines print the same."""
+    from . import capture
+    from .decoding import KernelDecoder, by_python
+
+    config = Config(**options(arguments, Config))
+    packets = (frame for frame, _ in capture.read(arguments.capture))
+    with contextlib.ExitStack() as stack:
+        if arguments.engine == "kernel":
+            decoder = KernelDecoder(config)
+            stack.callback(decoder.close)
+            answers = decoder.decode(packets)
+        else:
+            answers = by_python(packets, config)
+        for number_, answer in enumerate(answers):
+            print(json.dumps({"packet": number_} | answer))
+    return 0
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """`generate`."""
+    from . import sending, traffic
+
+    given = options(arguments, traffic.Traffic)
+    made = traffic.Traffic(**given)
+    if arguments.output:
+        if arguments.seconds:
+            raise UsageError("--seconds is for an interface; give --packets")
+        begin = time.perf_counter()
+        traffic.write(made, arguments.output)
+        took = time.perf_counter() - begin
+        print(f"wrote {made.packets} packets to {arguments.output} in {took:.2f} s", file=sys.stderr)
+        return 0
+    count = None if arguments.seconds and "packets" not in given else made.packets
+    rate = made.rate if "rate" in given else None
+    sent = sending.send(made, arguments.interface, rate=rate, count=count, seconds=arguments.seconds)
+    return _sent(sent)
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """`replay`."""
+    from .replay import replay as send
+
+    return _sent(send(arguments.capture, arguments.interface, rate=arguments.rate, loop=arguments.loop))
+
+
+def _sent(sent: Any) -> int:
+    if sent.why:
+        log.warning("sent by packet socket, which is slow: %s", sent.why)
+    print(f"sent {sent.sent} packets in {sent.seconds:.3f} s, {sent.rate:.0f} packets/s")
+    if sent.dropped:
+        print(f"intcollector: {sent.dropped} packets were not taken by the interface", file=sys.stderr)
+        return 1
+    return 0
+
+
+def lab(arguments: argparse.Namespace) -> int:
+    """`lab up | down | demo`."""
+    from . import lab as pair
+
+    if arguments.action == "down":
+        pair.down(arguments.names)
+        return 0
+    pair.up(arguments.names)
+    if arguments.action == "up":
+        first, second = arguments.names
+        print(f"{first} and {second} are up: what is sent on one comes in at the other")
+        return 0
+    try:
+        return _demo(arguments)
+    finally:
+        pair.down(arguments.names)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    """Traffic comes from a process of its own, as it would."""
+    from .collector import Collector
+    from .view import View
+
+    given = options(arguments, Config)
+    config = Config(**given, port=(54321,), int_dscp=(23, 63))
+    ours, theirs = arguments.names
+    command = [
+        sys.executable, "-m", "intcollector", "generate", "-i", theirs, "--seconds", str(arguments.seconds or 86400),
+        "--rate", str(arguments.rate), "--flows", "40", "--sources", "2", "--hops", "4", "--event-rate", "0.02",
+        "--path-changes", "0.0002", "--drop-reports", "0.001", "--congestion-reports", "0.001", "--loss", "0.001",
+    ]  # fmt: skip
+    with _signals() as ended:
+        try:
+            collector = Collector(config, [ours])
+        except ExporterError:
+            if "prometheus" in given:
+                raise
+            log.warning("port 8000 is in use: the metrics are on another one")
+            collector = Collector(dataclasses.replace(config, prometheus=("127.0.0.1", 0)), [ours])
+        with contextlib.closing(collector):
+            _greet(collector)
+            quiet = None if arguments.verbose else subprocess.DEVNULL
+            sender = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=quiet, start_new_session=True)
+            try:
+                ended(collector.stop)
+                view = View(collector.datapath.state, config)
+                end = time.monotonic() + (arguments.seconds or float("inf"))
+                while not collector.stopped and time.monotonic() < end:
+                    collector.run(min(2.0, max(0.1, end - time.monotonic())))
+                    print(view.text(), flush=True)
+                    if sender.poll() is not None and time.monotonic() < end - 1:
+                        raise IntCollectorError(f"the generator ended early (exit code {sender.returncode}): see above")
+            finally:
+                sender.terminate()
+                sender.wait()
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """`doctor`: exit code 1 if something is bad."""
+    from . import doctor as examine
+
+    config = Config(**options(arguments, Config))
+    findings = examine.diagnose(arguments.interface, config)
+    if arguments.load:
+        findings.append(examine.program(config))
+    print(examine.text(findings))
+    return 1 if any(f.state == "bad" for f in findings) else 0
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The entry point."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(argv)
+    arguments.argv = argv
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO, format="intcollector: %(message)s", stream=sys.stderr
+    )
+    for library in ("pyroute2", "urllib3"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    try:
+        code = arguments.function(arguments)
+        sys.stdout.flush()
+    except IntCollectorError as error:
+        if arguments.verbose:
+            log.exception("%s", error)
+        else:
+            print(f"intcollector: {error}", file=sys.stderr)
+        code = 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        if arguments.verbose:
+            log.exception("%s", error)
+        else:
+            print(f"intcollector: {error}; -v shows where", file=sys.stderr)
+        code = 1
+    sys.exit(code)

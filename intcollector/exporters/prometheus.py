@@ -1,0 +1,240 @@
+"""Series -> exposition text (Prometheus' format 0.0.4), behind a small HTTP server: /metrics, /healthz, /readyz.
+
+The text is written here: labels cached for the series that stay, values formatted. prometheus_client adds what the
+process itself tells (process_*, python_info).
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import http.server
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import prometheus_client
+
+from ..batch import Batch, State
+from ..config import Config
+from ..errors import ExporterError, IntCollectorError
+from ..series import Counts, Histogram, Metric, Series, scrape, texts
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+INDEX = b"""<!DOCTYPE html><title>intcollector</title><h1>intcollector</h1>
+<p><a href="metrics">metrics</a> <a href="healthz">healthz</a> <a href="readyz">readyz</a></p>
+"""
+
+
+class Text:
+    """Series as exposition text. It remembers the labels' text of the series it showed last, and only those."""
+
+    def __init__(self) -> None:
+        self._labels: dict[str, dict[tuple[Any, ...], str]] = {}
+
+    def render(self, series: Iterable[Series | Histogram]) -> bytes:
+        """Python loops over series, since the result is text: a cached prefix and a number for each."""
+        known, self._labels = self._labels, {}
+        out: list[str] = []
+        for one in series:
+            metric = one.metric
+            out.append(f"# HELP {metric.name} {_help(metric.help)}\n# TYPE {metric.name} {metric.kind}\n")
+            labels = self._label_texts(metric, one.labels, known.get(metric.name, {}))
+            if isinstance(one, Histogram):
+                out += _histogram(one, labels)
+            elif not one.labels:
+                out += [f"{metric.name} {v!r}\n" for v in one.values.tolist()]
+            else:
+                out += [f"{name}{v!r}\n" for name, v in zip(labels, one.values.tolist(), strict=True)]
+        return "".join(out).encode()
+
+    def _label_texts(self, metric: Metric, labels: Mapping[str, Any], known: dict[tuple[Any, ...], str]) -> list[str]:
+        """`name{a="1",b="2"} ` for each row, of a histogram only `a="1",b="2"`."""
+        if not labels:
+            return []
+        keys = list(zip(*(column.tolist() for column in labels.values()), strict=True))
+        new = [row for row, key in enumerate(keys) if key not in known]
+        columns = [texts(column[new]) for column in labels.values()]
+        made = {
+            keys[row]: ",".join(f'{name}="{_value(v)}"' for name, v in zip(labels, values, strict=True))
+            for row, values in zip(new, zip(*columns, strict=True), strict=True)
+        }
+        if metric.kind != "histogram":
+            made = {key: f"{metric.name}{{{text}}} " for key, text in made.items()}
+        out = [known.get(key) or made[key] for key in keys]
+        self._labels[metric.name] = dict(zip(keys, out, strict=True))
+        return out
+
+
+def _help(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n")
+
+
+def _value(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _histogram(one: Histogram, labels: list[str]) -> list[str]:
+    name = one.metric.name
+    bounds = [f',le="{b!r}"}} ' for b in one.bounds.tolist()]
+    out: list[str] = []
+    for text, counts, total, total_s in zip(
+        labels, one.counts.tolist(), one.totals.tolist(), one.sums.tolist(), strict=True
+    ):
+        out += [f"{name}_bucket{{{text}{b}{n}\n" for b, n in zip(bounds, counts, strict=True)]
+        out.append(f'{name}_bucket{{{text},le="+Inf"}} {total}\n')
+        out.append(f"{name}_sum{{{text}}} {total_s!r}\n{name}_count{{{text}}} {total}\n")
+    return out
+
+
+class Prometheus:
+    """The endpoint. Every scrape reads the state anew and forgets what is gone; two at a time take turns.
+
+    config.prometheus: where to listen; address: where it does (port 0 chooses one). state: reads the maps; called by
+    one thread at a time. exporters: the pushing exporters' counts by name. not_ready: one sentence on why the
+    collector is not ready, or None.
+
+    Errors: ExporterError, when the address cannot be listened on.
+    """
+
+    name = "prometheus"
+
+    def __init__(
+        self,
+        config: Config,
+        state: Callable[[], State],
+        exporters: Callable[[], Mapping[str, Counts]] = dict,
+        not_ready: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        if config.prometheus is None:
+            raise ExporterError("prometheus has no address to listen on: give --prometheus [HOST:]PORT")
+        self._config = config
+        self._state = state
+        self._exporters = exporters
+        self.not_ready = not_ready
+        self._lock = threading.Lock()
+        self._text = Text()
+        self._process = prometheus_client.CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self._process)
+        prometheus_client.PlatformCollector(registry=self._process)
+        self._server = _listen(*config.prometheus, self)
+        self.address: tuple[str, int] = self._server.socket.getsockname()[:2]
+        self._closed = False
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name=self.name, daemon=True)
+        self._thread.start()
+
+    def metrics(self) -> bytes:
+        """What /metrics answers."""
+        with self._lock:
+            text = self._text.render(scrape(self._state(), self._config, self._exporters()))
+        return text + prometheus_client.generate_latest(self._process)
+
+    def write(self, batch: Batch) -> None:
+        """Nothing: Prometheus asks for the state."""
+
+    def close(self, timeout_s: float) -> None:
+        if not self._closed:
+            self._closed = True
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(timeout_s)
+
+    def counts(self) -> Counts:
+        return Counts()
+
+    def problem(self) -> str | None:
+        return None
+
+
+class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    block_on_close = False  # an idle connection must not hold up the end
+    exporter: Prometheus
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's look-up of the host's name, which may take a name server's time."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.exception("prometheus: a request of %s failed", client_address[0])
+
+
+def _listen(host: str, port: int, exporter: Prometheus) -> _Server:
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        server_class = type("_Server", (_Server,), {"address_family": family, "exporter": exporter})
+        server: _Server = server_class(address[:2], _Handler)
+        return server
+    except OSError as error:  # socket.gaierror is one
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        hint = {
+            errno.EADDRINUSE: "something else listens there: stop it, or choose another port with --prometheus",
+            errno.EADDRNOTAVAIL: "no interface of this machine has that address; 0.0.0.0 means all of them",
+            errno.EACCES: "ports below 1024 need root: choose another with --prometheus",
+        }.get(error.errno or 0, "give an address of this machine: --prometheus [HOST:]PORT, or off")
+        raise ExporterError(f"prometheus cannot listen on {shown} ({name}): {hint}") from None
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "intcollector"
+    timeout = 30.0  # seconds a connection may say nothing
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._answer(*self._page())
+
+    def do_HEAD(self) -> None:
+        self._answer(*self._page())
+
+    def _page(self) -> tuple[int, str, bytes]:
+        """(status, content type, body)"""
+        exporter = self.server.exporter
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            try:
+                return 200, CONTENT_TYPE, exporter.metrics()
+            except IntCollectorError as error:
+                return 500, "text/plain; charset=utf-8", f"{error}\n".encode()
+        if path == "/healthz":
+            return 200, "text/plain; charset=utf-8", b"alive\n"
+        if path == "/readyz":
+            reason = exporter.not_ready()
+            return 503 if reason else 200, "text/plain; charset=utf-8", f"{reason or 'ready'}\n".encode()
+        if path == "/":
+            return 200, "text/html; charset=utf-8", INDEX
+        return 404, "text/plain; charset=utf-8", b"not found: there are /metrics, /healthz and /readyz\n"
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        if len(body) > 1000 and _accepts_gzip(self.headers.get("Accept-Encoding", "")):
+            body = gzip.compress(body, compresslevel=1)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Vary", "Accept-Encoding")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug("%s: " + format, self.address_string(), *args)
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether Accept-Encoding asks for gzip (RFC 9110, section 12.5.3; a quality of 0 is a refusal)."""
+    for part in header.split(","):
+        coding, *parameters = (p.strip().lower() for p in part.split(";"))
+        if coding == "gzip":
+            return not any(p.replace(" ", "").rstrip("0") in ("q=", "q=0.") for p in parameters)
+    return False

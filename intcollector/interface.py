@@ -1,0 +1,194 @@
+"""Interfaces: what is on them, attaching the program, and taking it up again when one went away and came back.
+
+By a BPF link (Linux 5.9): it lives as long as its descriptor, so that even a killed collector leaves the interface clean.
+Older kernels are attached by netlink, which a kill leaves behind. The links and netlink are pyroute2's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import os
+import struct
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from . import kernel
+from .config import Config
+from .errors import AttachError
+
+log = logging.getLogger(__name__)
+
+FLAGS = {"native": kernel.XDP_FLAGS_DRV_MODE, "generic": kernel.XDP_FLAGS_SKB_MODE}
+_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "native and generic"}  # enum xdp_attached
+_LINK_IFINDEX_AT = 16  # struct bpf_link_info, xdp
+
+
+@dataclasses.dataclass(frozen=True)
+class Occupant:
+    """An XDP program on an interface. link: the id of its BPF link; None if it was attached by netlink."""
+
+    program: int
+    name: str
+    mode: str
+    link: int | None
+
+    def __str__(self) -> str:
+        return f"XDP program {self.name or '(without a name)'} (id {self.program}, {self.mode} mode)"
+
+
+def find(route: IPRoute, name: str) -> Any:
+    """The kernel's description of an interface, or None."""
+    try:
+        return route.link("get", ifname=name)[0]
+    except NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise
+
+
+def occupant(link: Any) -> Occupant | None:
+    """The program that an interface runs."""
+    xdp = link.get_attr("IFLA_XDP")
+    mode = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else 0
+    if not mode:
+        return None
+    identity = next(
+        (i for a in ("PROG_ID", "DRV_PROG_ID", "SKB_PROG_ID") if (i := xdp.get_attr(f"IFLA_XDP_{a}"))), 0
+    )
+    try:
+        name = kernel.program_name(identity)
+    except OSError:
+        name = ""
+    links = {program: identity for identity, program, index in kernel.links() if index == link["index"]}
+    return Occupant(identity, name, _MODES.get(mode, "unknown"), links.get(identity))
+
+
+class Attachment:
+    """The program on one interface.
+
+    mode: native or generic, as it came out. Errors: AttachError.
+    """
+
+    def __init__(self, program: int, name: str, config: Config) -> None:
+        self.name = name
+        self.mode = ""
+        self._program = program
+        self._config = config
+        self._link: int | None = None
+        self._by_netlink = False
+        self._index = 0
+        with IPRoute() as route:
+            link = find(route, name)
+            if link is None:
+                have = ", ".join(sorted(one.get_attr("IFLA_IFNAME") for one in route.get_links()))
+                raise AttachError(f"there is no interface {name}: this machine has {have}")
+            self._attach(route, link, force=config.force)
+
+    @property
+    def attached(self) -> bool:
+        return self._link is not None or self._by_netlink
+
+    def _attach(self, route: IPRoute, link: Any, *, force: bool) -> None:
+        there = occupant(link)
+        if there:
+            if not force:
+                raise AttachError(f"{self.name} already runs {there}: detach it, or replace it with --force")
+            self._evict(route, link, there)
+        wanted = ["native", "generic"] if self._config.xdp_mode == "auto" else [self._config.xdp_mode]
+        for mode in wanted:
+            try:
+                self._attach_as(route, link, mode)
+            except (OSError, NetlinkError) as error:
+                number = error.errno if isinstance(error, OSError) else error.code
+                why = f"cannot attach to {self.name} in {mode} mode ({errno.errorcode.get(number or 0, number)})"
+                if number == errno.EBUSY:
+                    raise AttachError(f"{why}: it runs another XDP program") from None
+                if number in (errno.EPERM, errno.EACCES):
+                    raise AttachError(f"{why}: not permitted; run as root (sudo)") from None
+                if mode == "native" and len(wanted) > 1:
+                    log.warning("%s: the driver does not take it, going on in generic mode, which is slower", why)
+                    continue
+                hint = "the driver has no XDP support, or the MTU is too large for it"
+                raise AttachError(f"{why}: {hint}; try --xdp-mode generic" if mode == "native" else why) from None
+            self.mode = mode
+            self._index = link["index"]
+            return
+
+    def _attach_as(self, route: IPRoute, link: Any, mode: str) -> None:
+        if not self._by_netlink:
+            try:
+                self._link = kernel.link_create(self._program, link["index"], FLAGS[mode])
+                return
+            except OSError as error:
+                if error.errno != errno.EINVAL or _knows_links():
+                    raise
+            log.warning("this kernel has no BPF links for XDP (Linux 5.9): a killed collector leaves its program behind")
+        _set_program(route, link["index"], self._program, FLAGS[mode])
+        self._by_netlink = True
+
+    def _evict(self, route: IPRoute, link: Any, there: Occupant) -> None:
+        log.warning("%s: taking off %s, as --force says", self.name, there)
+        if there.link is None:
+            _set_program(route, link["index"], -1, FLAGS.get(there.mode, 0))
+            return
+        descriptor = kernel.link_fd(there.link)
+        try:
+            kernel.link_detach(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def check(self) -> None:
+        """Take the interface up again if it was deleted and came back. Going down and up needs nothing: the program
+        stays. Logs what changes; what cannot be attached is tried again at the next check."""
+        if self._link is not None:
+            if self._link_index():
+                return
+            log.warning("%s is gone; waiting for it to come back", self.name)
+            os.close(self._link)
+            self._link = None
+        with IPRoute() as route:
+            link = find(route, self.name)
+            if link is None or (self._by_netlink and link["index"] == self._index):
+                return
+            try:
+                self._attach(route, link, force=False)
+            except AttachError as error:
+                if str(error) != self.mode:
+                    log.warning("%s is back: %s", self.name, error)
+                self.mode = str(error)
+                return
+        log.warning("%s is back: attached in %s mode", self.name, self.mode)
+
+    def _link_index(self) -> int:
+        """The interface our link is on; 0 once that is gone."""
+        assert self._link is not None
+        return int(struct.unpack_from("=I", kernel.info(self._link, 64), _LINK_IFINDEX_AT)[0])
+
+    def close(self) -> None:
+        """Take the program off."""
+        if self._link is not None:
+            os.close(self._link)
+            self._link = None
+        elif self._by_netlink:
+            with IPRoute() as route:
+                link = find(route, self.name)
+                if link is not None and link["index"] == self._index:
+                    _set_program(route, self._index, -1, FLAGS[self.mode])
+            self._by_netlink = False
+
+
+def _knows_links() -> bool:
+    """Does this kernel know BPF links for XDP? Asked with a descriptor that cannot be a program."""
+    try:
+        kernel.link_create(-1, 1, 0)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    return True
+
+
+def _set_program(route: IPRoute, index: int, program: int, flags: int) -> None:
+    route.link("set", index=index, IFLA_XDP={"attrs": [("IFLA_XDP_FD", program), ("IFLA_XDP_FLAGS", flags)]})

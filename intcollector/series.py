@@ -1,0 +1,765 @@
+"""What the arrays mean: names, labels, units; decided here once, for every exporter.
+
+    State --> scrape()   --> [Series | Histogram]     a picture of now, for who asks (Prometheus)
+    Batch --> points()   --> [Points]                 what is news, for who is told (InfluxDB, ...)
+    Batch --> records()  --> [dict]                   the events whole (JSON lines, ...)
+
+ALL ONES is no value (bpf/report.h) and is never shown as a number: a series without a value does not exist, a label
+without one is empty, in a record it is null. The switches' latencies become seconds here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .batch import Batch, State
+from .config import Config, address_text
+from .layout import HEAD, HOP, LATENCY_BUCKETS, LAYOUT, MAX_HOPS, OUTCOMES, Change, FlowFlag, ReportFlag
+
+NO_LATENCY = LAYOUT.defines["NO_LATENCY"]
+PORT = LAYOUT.enums["point_kind"]["POINT_PORT"]
+QUEUE = LAYOUT.enums["point_kind"]["POINT_QUEUE"]
+NONE8, NONE16, NONE32, NONE64 = ((1 << bits) - 1 for bits in (8, 16, 32, 64))
+
+UNITS_PER_SECOND = {"ns": 1e9, "us": 1e6}
+"""By Config.latency_unit."""
+
+ADDRESS = np.dtype("V17")
+"""A column of addresses: 4, 6 or 0 (none), then 16 bytes, IPv4 in the first 4 of them."""
+PATH = np.dtype(f"V{4 * (MAX_HOPS + 1)}")
+"""A column of paths: the number of hops on the wire, then MAX_HOPS switch ids, nearest the sink first; all u32."""
+
+Column: TypeAlias = np.ndarray
+"""(n,) of int64 (-1: none), float64 (NaN: none), ADDRESS, PATH or object (str)."""
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One row of METRICS. kind: counter, gauge or histogram. unit: of the value, "" for a plain number."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+
+
+FLOW_LABELS = ("source", "destination", "source_port", "destination_port", "protocol")
+SOURCE_LABELS = ("source", "switch_id", "hw_id")
+
+METRICS = {
+    row[0]: Metric(*row)
+    for row in (
+        ("int_packets_total", "counter", ("outcome",), "", "Packets the program saw, by what became of them."),
+        ("int_reports_total", "counter", SOURCE_LABELS, "", "Telemetry reports received."),
+        ("int_reports_lost_total", "counter", SOURCE_LABELS, "", "Reports missing by their sequence numbers."),
+        ("int_reports_reordered_total", "counter", SOURCE_LABELS, "", "Reports that came after later ones."),
+        ("int_reports_duplicated_total", "counter", SOURCE_LABELS, "", "Reports that came again."),
+        ("int_reports_restarted_total", "counter", SOURCE_LABELS, "", "Times a source began to count anew."),
+        ("int_dropped_packets_total", "counter", ("switch_id", "reason"), "",
+         "Drop reports, by the switch and the reason it gave."),
+        ("int_events_total", "counter", (), "", "Events told by the kernel."),
+        ("int_events_lost_total", "counter", (), "", "Events for which the buffer from the kernel had no room."),
+        ("int_flows_refused_total", "counter", (), "", "Reports of a new flow that found no room to be kept."),
+        ("int_points_refused_total", "counter", (), "", "Ports and queues that found no room to be kept."),
+        ("int_sources_refused_total", "counter", (), "", "Reports of a new source that found no room to be kept."),
+        ("int_drops_refused_total", "counter", (), "",
+         "Drop reports of a new switch and reason that found no room to be kept."),
+        ("int_exporter_points_total", "counter", ("exporter",), "", "Points given to an exporter."),
+        ("int_exporter_points_delivered_total", "counter", ("exporter",), "", "Points an exporter delivered."),
+        ("int_exporter_points_lost_total", "counter", ("exporter", "reason"), "", "Points an exporter gave up."),
+        ("int_exporter_buffer_points", "gauge", ("exporter",), "", "Points an exporter keeps to deliver."),
+        ("int_exporter_buffer_bytes", "gauge", ("exporter",), "bytes", "Memory of the points an exporter keeps."),
+        ("int_flows", "gauge", (), "", "Flows kept."),
+        ("int_flow_series_omitted", "gauge", (), "", "Flows beyond the limit on per-flow series."),
+        ("int_flow_latency_seconds", "gauge", FLOW_LABELS, "seconds",
+         "Sum of the hop latencies in the flow's last report."),
+        ("int_flow_hop_latency_seconds", "gauge", (*FLOW_LABELS, "switch_id"), "seconds",
+         "Latency of the flow's last report in a switch; the sum, if it went through it more than once."),
+        ("int_hop_latency_seconds", "histogram", ("switch_id",), "seconds", "Hop latencies of all reports."),
+        ("int_hops_without_latency_total", "counter", ("switch_id",), "", "Hops reported without a latency."),
+        ("int_queue_occupancy", "gauge", ("switch_id", "queue_id"), "", "Last queue occupancy, in the switch's unit."),
+        ("int_queue_occupancy_max", "gauge", ("switch_id", "queue_id"), "",
+         "Largest queue occupancy since the start, in the switch's unit."),
+        ("int_egress_port_tx_utilization", "gauge", ("switch_id", "egress_port_id"), "",
+         "Last TX utilization of a port, in the switch's unit."),
+    )
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What became of an exporter's points. accepted = delivered + sum(lost) + buffered, always.
+
+    lost: by reason, every reason of the exporter present. buffered_bytes: memory of the buffered ones.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    lost: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    buffered: int = 0
+    buffered_bytes: int = 0
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def texts(column: Column) -> list[str]:
+    """A column as text, "" where there is no value. Python loops, because the result is Python strings."""
+    if column.dtype == ADDRESS:
+        return [_address_text(a) for a in column.tolist()]
+    if column.dtype == PATH:
+        return [_path_text(p) for p in column.tolist()]
+    if column.dtype.kind == "i":
+        return ["" if v < 0 else str(v) for v in column.tolist()]
+    if column.dtype.kind == "f":
+        return ["" if math.isnan(v) else repr(v) for v in column.tolist()]
+    return [str(v) for v in column.tolist()]
+
+
+@functools.lru_cache(1 << 16)
+def _address_text(raw: bytes) -> str:
+    return address_text(raw[1:], raw[0]) if raw[0] else ""
+
+
+@functools.lru_cache(1 << 16)
+def _path_text(raw: bytes) -> str:
+    """Switch ids in travel order, `6:5:4`; `?` for a hop that did not say, `...` for hops before those kept, "" if no
+    hop said who it is."""
+    count, *ids = np.frombuffer(raw, "<u4").tolist()
+    kept = ids[: min(count, MAX_HOPS)]
+    if all(i == NONE32 for i in kept):
+        return ""
+    names = ["?" if i == NONE32 else str(i) for i in reversed(kept)]
+    return ":".join(["..."] * (count > MAX_HOPS) + names)
+
+
+def _addresses(packed: np.ndarray, version: np.ndarray) -> Column:
+    """packed: u8 (n, 16). version: (n,) of 4, 6 or 0."""
+    rows = np.empty((len(packed), 17), np.uint8)
+    rows[:, 0] = version
+    rows[:, 1:] = packed
+    return rows.view(ADDRESS)[:, 0]
+
+
+def _numbers(values: np.ndarray) -> Column:
+    """Unsigned values -> int64, all ones (in their own width) -> -1. No other value of 64 bits reaches 2**63 here but
+    timestamps, which do not come this way."""
+    return np.where(values == np.iinfo(values.dtype).max, -1, values.astype(np.int64))
+
+
+def _seconds(wire: Column, config: Config) -> Column:
+    """int64 in the switches' unit, -1 none -> float64 seconds, NaN none."""
+    return np.where(wire < 0, np.nan, wire / UNITS_PER_SECOND[config.latency_unit])
+
+
+def _words(names: Iterable[str]) -> Column:
+    return np.array(list(names), dtype=object)
+
+
+def _groups(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that agree in all columns. (first, group): a row of each group, and the group of each row."""
+    codes = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        known, inverse = np.unique(column, return_inverse=True)
+        codes = np.unique(codes * len(known) + inverse.reshape(-1), return_inverse=True)[1].reshape(-1)
+    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
+    return first, group.reshape(-1)
+
+
+def _sums(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Sum by group; values (n,) or (n, k)."""
+    out = np.zeros((groups, *values.shape[1:]), np.int64)
+    np.add.at(out, group, values.astype(np.int64))
+    return out
+
+
+# --- State -> Series --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One metric's series. labels: by name, as in metric.labels, (n,) each. values: int64 or float64 (n,). No two rows
+    have the same labels; no value is missing."""
+
+    metric: Metric
+    labels: Mapping[str, Column]
+    values: Column
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """One metric's histograms. bounds: float64 (b,), seconds. counts: int64 (n, b), how many were at most that.
+    totals: int64 (n,). sums: float64 (n,), seconds."""
+
+    metric: Metric
+    labels: Mapping[str, Column]
+    bounds: np.ndarray
+    counts: np.ndarray
+    totals: np.ndarray
+    sums: np.ndarray
+
+
+def scrape(state: State, config: Config, exporters: Mapping[str, Counts]) -> list[Series | Histogram]:
+    """Everything there is to say now. exporters: by name."""
+    return [
+        *program_series(state),
+        *source_series(state),
+        *drop_series(state),
+        *exporter_series(exporters),
+        *flow_series(state, config),
+        *port_series(state, config),
+        *queue_series(state),
+    ]
+
+
+def _series(name: str, values: Any, *labels: Column) -> Series:
+    metric = METRICS[name]
+    return Series(metric, dict(zip(metric.labels, labels, strict=True)), np.asarray(values))
+
+
+def _one(name: str, value: Any) -> Series:
+    return _series(name, [int(value)])
+
+
+def program_series(state: State) -> list[Series | Histogram]:
+    """What the kernel program did: outcomes and counters."""
+    counters = state.counters
+    return [
+        _series("int_packets_total", counters["outcomes"].astype(np.int64)[: len(OUTCOMES)], _words(OUTCOMES)),
+        _one("int_events_total", counters["events"]),
+        _one("int_events_lost_total", counters["events_lost"]),
+        *(
+            _one(f"int_{what}_refused_total", counters[f"{what}_refused"])
+            for what in ("flows", "points", "sources", "drops")
+        ),
+    ]
+
+
+def source_series(state: State) -> list[Series | Histogram]:
+    """Who sends reports. One row a (source, switch_id, hw_id): the sum over report versions."""
+    sources = state.sources[state.sources["received"] > 0]
+    address, switch_id = _addresses(sources["address"], sources["ip_version"]), _numbers(sources["switch_id"])
+    first, group = _groups(address, switch_id, sources["hw_id"])
+    labels = address[first], switch_id[first], sources["hw_id"][first].astype(np.int64)
+    return [
+        _series(name, _sums(sources[field], group, len(first)), *labels)
+        for name, field in (
+            ("int_reports_total", "received"),
+            ("int_reports_lost_total", "lost"),
+            ("int_reports_reordered_total", "reordered"),
+            ("int_reports_duplicated_total", "duplicated"),
+            ("int_reports_restarted_total", "restarted"),
+        )
+    ]
+
+
+def drop_series(state: State) -> list[Series | Histogram]:
+    """Drop reports, by switch and reason."""
+    switch_id, reason = _numbers(state.drop_keys["switch_id"]), _numbers(state.drop_keys["reason"])
+    first, group = _groups(switch_id, reason)
+    return [
+        _series("int_dropped_packets_total", _sums(state.drops, group, len(first)), switch_id[first], reason[first])
+    ]
+
+
+def exporter_series(exporters: Mapping[str, Counts]) -> list[Series | Histogram]:
+    """What became of the exporters' points."""
+    names, counts = _words(exporters), list(exporters.values())
+    losses = [(name, reason, n) for name, c in exporters.items() for reason, n in c.lost.items()]
+    return [
+        _series("int_exporter_points_total", np.array([c.accepted for c in counts], np.int64), names),
+        _series("int_exporter_points_delivered_total", np.array([c.delivered for c in counts], np.int64), names),
+        _series(
+            "int_exporter_points_lost_total",
+            np.array([n for *_, n in losses], np.int64),
+            _words(name for name, *_ in losses),
+            _words(reason for _, reason, _ in losses),
+        ),
+        _series("int_exporter_buffer_points", np.array([c.buffered for c in counts], np.int64), names),
+        _series("int_exporter_buffer_bytes", np.array([c.buffered_bytes for c in counts], np.int64), names),
+    ]
+
+
+def flow_series(state: State, config: Config) -> list[Series | Histogram]:
+    """Latencies of the flows a stack was seen of: the config.max_flow_series most recently seen; others are counted."""
+    rows = np.flatnonzero(state.flows["flags"] & FlowFlag.PATH)
+    omitted = max(0, len(rows) - config.max_flow_series)
+    if omitted:
+        newest = np.argpartition(state.flows["seen_ns"][rows], omitted - 1)[omitted:]
+        rows = rows[newest]
+    keys, flows = state.flow_keys[rows], state.flows[rows]
+    # A map that changes while it is read may bring a flow twice.
+    _, first = np.unique(keys.view(f"V{keys.dtype.itemsize}"), return_index=True)
+    keys, flows = keys[first], flows[first]
+
+    labels = (
+        _addresses(keys["source"], keys["ip_version"]),
+        _addresses(keys["destination"], keys["ip_version"]),
+        *(keys[name].astype(np.int64) for name in ("source_port", "destination_port", "protocol")),
+    )
+    latency = _numbers(flows["latency"])
+    has = latency >= 0
+
+    kept = np.minimum(flows["hop_count"], MAX_HOPS)
+    hops = flows["hops"]
+    switch_id, hop_latency = _numbers(hops["switch_id"]), _numbers(hops["latency"])
+    shown = (np.arange(MAX_HOPS) < kept[:, None]) & (switch_id >= 0) & (hop_latency >= 0)
+    # A packet may go through a switch twice: one series, the time it spent there.
+    pairs, group = np.unique(np.nonzero(shown)[0] << 32 | switch_id[shown], return_inverse=True)
+    of_flow = pairs >> 32
+    return [
+        _one("int_flows", len(state.flows)),
+        _one("int_flow_series_omitted", omitted),
+        _series("int_flow_latency_seconds", _seconds(latency[has], config), *(c[has] for c in labels)),
+        _series(
+            "int_flow_hop_latency_seconds",
+            _seconds(_sums(hop_latency[shown], group.reshape(-1), len(pairs)), config),
+            *(c[of_flow] for c in labels),
+            pairs & NONE32,
+        ),
+    ]
+
+
+def _points_of(points: np.ndarray, kind: int) -> np.ndarray:
+    """Rows of a State's ports or queues that are somebody's: not index 0, in use, of a switch that said who it is."""
+    used = (points["kind"] == kind) & (points["switch_id"] != NONE32)
+    used[:1] = False
+    return np.flatnonzero(used)
+
+
+def _last(points: np.ndarray) -> tuple[Column, Column, Column]:
+    """(switch_id, id, value): one row a (switch_id, id), the last seen."""
+    points = points[np.argsort(points["seen_ns"], kind="stable")][::-1]
+    points = points[_numbers(points["value"]) >= 0]
+    first, _ = _groups(points["switch_id"], points["id"])
+    points = points[first]
+    return _numbers(points["switch_id"]), _numbers(points["id"]), _numbers(points["value"])
+
+
+def port_series(state: State, config: Config) -> list[Series | Histogram]:
+    """TX utilization by port; hop latencies by switch, the sum of its ports.
+
+    Bucket k of the program's holds the whole numbers [2**(k-1), 2**k - 1] (bucket 0: 0), so `le` is (2**k - 1) units:
+    exactly what is at most that.
+    """
+    rows = _points_of(state.ports, PORT)
+    ports, statistics = state.ports[rows], state.port_statistics[rows]
+    switch_id, port_id, value = _last(ports)
+
+    first, group = _groups(ports["switch_id"])
+    switches = ports["switch_id"][first].astype(np.int64)
+    buckets = _sums(statistics["buckets"].reshape(-1, LATENCY_BUCKETS), group, len(first))
+    counts = np.cumsum(buckets[:, :NO_LATENCY], axis=1)
+    scale = UNITS_PER_SECOND[config.latency_unit]
+    metric = METRICS["int_hop_latency_seconds"]
+    return [
+        _series("int_egress_port_tx_utilization", value, switch_id, port_id),
+        Histogram(
+            metric,
+            {"switch_id": switches},
+            bounds=(2.0 ** np.arange(NO_LATENCY) - 1) / scale,
+            counts=counts,
+            totals=counts[:, -1],
+            sums=_sums(statistics["latency_sum"], group, len(first)) / scale,
+        ),
+        _series("int_hops_without_latency_total", buckets[:, NO_LATENCY], switches),
+    ]
+
+
+def queue_series(state: State) -> list[Series | Histogram]:
+    """Occupancy by queue: the last and the largest."""
+    rows = _points_of(state.queues, QUEUE)
+    queues, largest = state.queues[rows], state.queue_statistics["occupancy_max"][rows]
+    switch_id, queue_id, value = _last(queues)
+
+    queues, largest = queues[largest > 0], largest[largest > 0]  # kept as occupancy + 1
+    order = np.argsort(largest, kind="stable")[::-1]
+    queues, largest = queues[order], largest[order]
+    first, _ = _groups(queues["switch_id"], queues["id"])
+    return [
+        _series("int_queue_occupancy", value, switch_id, queue_id),
+        _series(
+            "int_queue_occupancy_max",
+            largest[first].astype(np.int64) - 1,
+            _numbers(queues["switch_id"][first]),
+            _numbers(queues["id"][first]),
+        ),
+    ]
+
+
+# --- Batch -> Points --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """What is news about one kind of thing: flow, hop, queue or port.
+
+    measurement, field: its name and the value's. labels: by name, (n,) each, as in METRICS. wire: int64 (n,), the
+    switch's own number, -1 none (only a flow can have none). values: the same in METRICS' units: float64 seconds, NaN
+    none, or int64. paths: PATH (n,) of a flow, else None. times_ns: int64 (n,), since 1970.
+    """
+
+    kind: str
+    measurement: str
+    field: str
+    labels: Mapping[str, Column]
+    wire: Column
+    values: Column
+    times_ns: np.ndarray
+    paths: Column | None = None
+
+    def __len__(self) -> int:
+        return len(self.wire)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Points:
+        return dataclasses.replace(
+            self,
+            labels={name: column[rows] for name, column in self.labels.items()},
+            wire=self.wire[rows],
+            values=self.values[rows],
+            times_ns=self.times_ns[rows],
+            paths=None if self.paths is None else self.paths[rows],
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns."""
+        columns = [*self.labels.values(), self.wire, self.values, self.times_ns]
+        return sum(c.nbytes for c in columns) + (0 if self.paths is None else self.paths.nbytes)
+
+
+def points(batch: Batch, config: Config) -> list[Points]:
+    """All that is news in a batch. The program says what is (changes and the hops' bits); a report that is told for
+    another reason, a drop say, has no points."""
+    return [
+        flow_points(batch, config),
+        hop_points(batch, config),
+        queue_points(batch, config),
+        port_points(batch, config),
+    ]
+
+
+NO_CHANGE = Change(0)
+"""What the reporting switch says of its own hop latency is never news."""
+FLOW_NEWS = Change.NEW_FLOW | Change.PATH | Change.FLOW_LATENCY | Change.KEEPALIVE
+
+
+def flow_points(batch: Batch, config: Config) -> Points:
+    """Latency and path of the flows of which these, or nothing for the keep-alive time, changed. Only with a stack."""
+    reports = batch.reports
+    hops = np.bincount(batch.hop_report, minlength=len(reports))
+    news = (reports["changes"] & FLOW_NEWS != 0) & (reports["flags"] & ReportFlag.INT != 0) & (hops > 0)
+    rows = np.flatnonzero(news)
+
+    of_news = np.flatnonzero(news[batch.hop_report] & (batch.hop_index < MAX_HOPS))
+    new_row = np.cumsum(news) - 1
+    paths = np.full((len(rows), MAX_HOPS + 1), NONE32, "<u4")
+    paths[:, 0] = reports["hop_count"][rows]
+    paths[new_row[batch.hop_report[of_news]], batch.hop_index[of_news] + 1] = batch.hops["switch_id"][of_news]
+    named = (paths[:, 1:] != NONE32).any(axis=1)
+
+    wire = _numbers(reports["flow_latency"][rows])
+    say = (wire >= 0) | named
+    rows, wire, paths = rows[say], wire[say], paths[say]
+    times = _times(batch, config, rows, reports["ingress_timestamp"][rows], reports["report_version"][rows] != 20)
+    return Points(
+        "flow", "int_flow", "latency", _flow_labels(batch, rows), wire, _seconds(wire, config), times,
+        paths.view(PATH)[:, 0],
+    )  # fmt: skip
+
+
+def hop_points(batch: Batch, config: Config) -> Points:
+    """Latencies of the hops that are news."""
+    report, labels, wire, times = _hop_news(batch, config, "hop_latency_changes", NO_CHANGE, "latency", ("switch_id",))
+    return Points(
+        "hop", "int_hop", "latency", {**_flow_labels(batch, report), **labels}, wire, _seconds(wire, config), times
+    )
+
+
+def queue_points(batch: Batch, config: Config) -> Points:
+    """Queue occupancies that are news."""
+    _, labels, wire, times = _hop_news(
+        batch,
+        config,
+        "queue_occupancy_changes",
+        Change.LOCAL_QUEUE_OCCUPANCY,
+        "queue_occupancy",
+        ("switch_id", "queue_id"),
+    )
+    return Points("queue", "int_queue", "occupancy", labels, wire, wire, times)
+
+
+def port_points(batch: Batch, config: Config) -> Points:
+    """TX utilizations of egress ports that are news."""
+    _, labels, wire, times = _hop_news(
+        batch, config, "tx_utilization_changes", Change.LOCAL_TX_UTILIZATION, "egress_port_tx_utilization",
+        ("switch_id", "egress_port_id"),
+    )  # fmt: skip
+    return Points("port", "int_port", "tx_utilization", labels, wire, wire, times)
+
+
+def _hop_news(
+    batch: Batch, config: Config, bits: str, local_change: enum.IntFlag, field: str, ids: tuple[str, ...]
+) -> tuple[np.ndarray, dict[str, Column], Column, np.ndarray]:
+    """One value of the hops whose bit is set, then of the local hops whose flag is.
+
+    Returns (row of reports, labels, wire, times). Left out: what has no value, and what is nobody's (the switch did
+    not say who it is).
+    """
+    reports, hops = batch.reports, batch.hops
+    news = np.flatnonzero(reports[bits][batch.hop_report] >> batch.hop_index.astype(np.uint16) & 1)
+    local = np.flatnonzero(reports["changes"] & local_change)
+    report = np.concatenate([batch.hop_report[news], local])
+    hop = np.concatenate([hops[news], reports["local"][local]])
+    some = (hop[field] != NONE32) & (hop["switch_id"] != NONE32)
+    report, hop = report[some], hop[some]
+    # One that fills 63 bits is no time InfluxDB knows.
+    times = _times(batch, config, report, hop["egress_timestamp"], hop["egress_timestamp"] < NONE64 >> 1)
+    return report, {name: _numbers(hop[name]) for name in ids}, _numbers(hop[field]), times
+
+
+def _times(batch: Batch, config: Config, rows: np.ndarray, of_int: np.ndarray, has: np.ndarray) -> np.ndarray:
+    """When, in ns since 1970: of_int if that is asked for and there, else the arrival here."""
+    host = batch.reports["received_ns"][rows].astype(np.int64) + batch.clock_ns
+    if config.timestamps == "host":
+        return host
+    times: np.ndarray = np.where(has, of_int.astype(np.uint64).view(np.int64), host)
+    return times
+
+
+def _flow_version(flags: np.ndarray) -> np.ndarray:
+    """4, 6, or 0 for a report without an IP packet inside."""
+    return np.where(flags & ReportFlag.FLOW_IPV4, 4, np.where(flags & ReportFlag.FLOW_IPV6, 6, 0)).astype(np.uint8)
+
+
+def _flow_labels(batch: Batch, rows: np.ndarray) -> dict[str, Column]:
+    reports = batch.reports[rows]
+    flags = reports["flags"]
+    version = _flow_version(flags)
+    ports = flags & ReportFlag.FLOW_PORTS != 0
+    return {
+        "source": _addresses(reports["flow_source"], version),
+        "destination": _addresses(reports["flow_destination"], version),
+        "source_port": np.where(ports, reports["source_port"].astype(np.int64), -1),
+        "destination_port": np.where(ports, reports["destination_port"].astype(np.int64), -1),
+        "protocol": np.where(version > 0, reports["protocol"].astype(np.int64), -1),
+    }
+
+
+# --- Batch -> records -------------------------------------------------------------------------------------------------
+
+REPORT_VERSIONS = {5: "0.5", 10: "1.0", 20: "2.0"}
+INT_VERSIONS = {5: "0.5", 10: "1.0", 20: "2.x"}
+
+_COMMON = (
+    ("switch_id",),
+    ("ingress_port_id", "egress_port_id"),
+    ("hop_latency",),
+    ("queue_id", "queue_occupancy"),
+    ("ingress_timestamp",),
+    ("egress_timestamp",),
+)
+_LEVEL_2 = (("l2_ingress_port_id", "l2_egress_port_id"), ("egress_port_tx_utilization",))
+_BUFFER = ("buffer_id", "buffer_occupancy")
+_RENAMED_05 = {"congested_queue_id": "buffer_id", "queue_congestion": "buffer_occupancy"}
+
+
+def _masks(*items: tuple[str, ...], first: int = 0x8000) -> dict[int, tuple[str, ...]]:
+    return {first >> bit: names for bit, names in enumerate(items) if names}
+
+
+HOP_FIELDS = {
+    5: _masks(*_COMMON, tuple(_RENAMED_05), ("egress_port_tx_utilization",)),
+    10: {**_masks(*_COMMON, *_LEVEL_2), 1: ("checksum_complement",)},
+    20: {**_masks(*_COMMON, *_LEVEL_2, _BUFFER), 1: ("checksum_complement",)},
+}
+"""By int_version: what a bit of instruction_bitmap stands for (INT, section 2.6 of the wire format)."""
+
+LOCAL_FIELDS = {
+    10: _masks(
+        ("ingress_port_id", "egress_port_id"),
+        ("hop_latency",),
+        ("queue_id", "queue_occupancy"),
+        ("egress_timestamp",),
+        ("drop_queue_id", "drop_reason"),
+        ("egress_port_tx_utilization",),
+        first=0x20,
+    ),
+    20: {**_masks((), *_COMMON[1:], *_LEVEL_2, _BUFFER), 1: ("drop_queue_id", "drop_reason")},
+}
+LOCAL_FIELDS[5] = LOCAL_FIELDS[10]
+"""By report_version: what a bit of local_bitmap stands for (Telemetry Report, sections 1.2 to 1.4). 0.5 has no bitmap;
+its drop and switch-local headers are told in 1.0's bits."""
+
+HOP_NAMES = tuple(n for n in HOP.names or () if n not in ("cell", "latency", "pad"))
+LOCAL_NAMES = (*HOP_NAMES, "drop_queue_id", "drop_reason")
+_NONE = {n: int(np.iinfo(HOP[n]).max) for n in HOP_NAMES} | {n: int(np.iinfo(HEAD[n]).max) for n in LOCAL_NAMES[-2:]}
+
+_LOCAL_BITS = {"queue_id": 8, "queue_occupancy": 24, "buffer_occupancy": 24, "egress_timestamp": 32}
+"""Widths on the wire of a local hop's fields that the record has wider (timestamps: before Telemetry Report 2.0)."""
+
+Plan: TypeAlias = tuple[tuple[str, int, int, int | None], ...]
+
+
+@functools.lru_cache(1 << 12)
+def _plan(local: bool, version: int, bitmap: int) -> Plan:
+    """(name in the record, place in LOCAL_NAMES, all ones, what to say then) of every field that a bitmap asks for.
+
+    In a stack all ones is null. What a switch says of itself in the report has no such rule: a drop report's egress
+    port 65535 is the number it sent.
+    """
+    table = (LOCAL_FIELDS if local else HOP_FIELDS)[version]
+    plan = []
+    for name in [n for mask, fields in table.items() if bitmap & mask for n in fields]:
+        stored = _RENAMED_05.get(name, name)
+        none, said = _NONE[stored], None
+        if local:
+            narrow = stored in _LOCAL_BITS and not (version == 20 and stored == "egress_timestamp")
+            said = (1 << _LOCAL_BITS[stored]) - 1 if narrow else none
+        plan.append((name, LOCAL_NAMES.index(stored), none, said))
+    return tuple(plan)
+
+
+def _hop_dict(plan: Plan, values: tuple[int, ...]) -> dict[str, int | None]:
+    return {name: said if values[at] == none else values[at] for name, at, none, said in plan}
+
+
+def reports(batch: Batch) -> list[dict[str, Any]]:
+    """A batch's reports as `decode` prints them: the wire's own numbers; null what a hop called unavailable,
+    absent what it was not asked for. Python loops over reports: the result is Python objects, one a report.
+
+    Only reports: packets with another outcome than ok, which `decode` is told too, have to be left out before.
+    """
+    r = batch.reports
+    flags = r["flags"]
+    source = texts(_addresses(r["source"], np.where(flags & ReportFlag.SOURCE_IPV6, 6, 4)))
+    flow_version = _flow_version(flags)
+    flow_source = texts(_addresses(r["flow_source"], flow_version))
+    flow_destination = texts(_addresses(r["flow_destination"], flow_version))
+    local_values = np.empty(len(r), [(n, r["local"].dtype[n] if n in HOP_NAMES else r.dtype[n]) for n in LOCAL_NAMES])
+    for name in LOCAL_NAMES:
+        local_values[name] = (r["local"] if name in HOP_NAMES else r)[name]
+    local = local_values.tolist()
+    hops = batch.hops[list(HOP_NAMES)].tolist()
+    ends = np.searchsorted(batch.hop_report, np.arange(len(r) + 1)).tolist()
+    heads = zip(
+        *(r[n].tolist() for n in (
+            "flags", "report_version", "switch_id", "hw_id", "sequence_number", "ingress_timestamp", "local_bitmap")),
+        strict=True,
+    )  # fmt: skip
+
+    out = []
+    for i, (flag, version, switch_id, hw_id, sequence_number, ingress_timestamp, local_bitmap) in enumerate(heads):
+        has_local = bool(flag & ReportFlag.LOCAL)
+        out.append(
+            {
+                "version": REPORT_VERSIONS[version],
+                "source": source[i],
+                # 0.5 names its switch in the drop and switch-local headers only
+                "switch_id": switch_id if version != 5 or has_local else None,
+                "hw_id": hw_id,
+                "sequence_number": sequence_number,
+                "ingress_timestamp": None if version == 20 else ingress_timestamp,
+                "dropped": bool(flag & ReportFlag.DROPPED),
+                "congested_queue": bool(flag & ReportFlag.CONGESTED_QUEUE),
+                "tracked_flow": bool(flag & ReportFlag.TRACKED_FLOW),
+                "intermediate": bool(flag & ReportFlag.INTERMEDIATE),
+                "local_hop": _hop_dict(_plan(True, version, local_bitmap), local[i]) if has_local else None,
+                "flow": None,
+                "int": None,
+            }
+        )
+
+    rows = np.flatnonzero(flags & ReportFlag.INNER)
+    for i, flag, version, vlan_count, vlan_ids, protocol, source_port, destination_port, dscp in zip(
+        rows.tolist(), flags[rows].tolist(), flow_version[rows].tolist(),
+        *(r[n][rows].tolist() for n in (
+            "vlan_count", "vlan_ids", "protocol", "source_port", "destination_port", "dscp")), strict=True,
+    ):  # fmt: skip
+        ports = bool(flag & ReportFlag.FLOW_PORTS)
+        out[i]["flow"] = {
+            "vlan_ids": vlan_ids[:vlan_count],
+            "ip_version": version or None,
+            "source": flow_source[i] or None,
+            "destination": flow_destination[i] or None,
+            "protocol": protocol if version else None,
+            "source_port": source_port if ports else None,
+            "destination_port": destination_port if ports else None,
+            "dscp": dscp if version else None,
+        }
+
+    rows = np.flatnonzero(flags & ReportFlag.INT)
+    for i, flag, version, bitmap, hop_ml, remaining, hop_count, latency in zip(
+        rows.tolist(), flags[rows].tolist(),
+        *(r[n][rows].tolist() for n in (
+            "int_version", "instruction_bitmap", "hop_ml", "remaining_hop_count", "hop_count", "latency")), strict=True,
+    ):  # fmt: skip
+        mx = bool(flag & ReportFlag.INT_MX)
+        plan = _plan(False, version, bitmap)
+        out[i]["int"] = {
+            "version": INT_VERSIONS[version],
+            "mode": "MX" if mx else "MD",
+            "instruction_bitmap": f"0x{bitmap:04x}",
+            "hop_ml": None if mx or version == 5 else hop_ml,
+            "remaining_hop_count": None if mx or version == 5 else remaining,
+            "hop_count": hop_count,
+            "hops": [_hop_dict(plan, hop) for hop in hops[ends[i] : ends[i + 1]]],
+            "latency": None if latency == NONE64 else latency,
+        }
+        if flag & ReportFlag.HOPS_TRUNCATED:
+            out[i]["int"]["hops_truncated"] = True
+    return out
+
+
+def records(batch: Batch) -> list[dict[str, Any]]:
+    """A batch's events as users get them: reports(), and received_ns (since 1970) and changes: what was news, words,
+    and for a hop {"hop": i, "what": ...}, "local" being the reporting switch itself."""
+    r = batch.reports
+    out = reports(batch)
+    received = (r["received_ns"].astype(np.int64) + batch.clock_ns).tolist()
+    bits = zip(
+        r["changes"].tolist(), r["hop_latency_changes"].tolist(), r["queue_occupancy_changes"].tolist(),
+        r["tx_utilization_changes"].tolist(), strict=True,
+    )  # fmt: skip
+    for record, received_ns, of_report in zip(out, received, bits, strict=True):
+        record["received_ns"] = received_ns
+        record["changes"] = list(map(_change, _changes(*of_report)))
+    return out
+
+
+_HOP_CHANGES = (
+    ("hop_latency", NO_CHANGE),
+    ("queue_occupancy", Change.LOCAL_QUEUE_OCCUPANCY),
+    ("egress_port_tx_utilization", Change.LOCAL_TX_UTILIZATION),
+)
+
+
+def _change(change: str | tuple[int | str, str]) -> str | dict[str, int | str]:
+    """Fresh dicts from what is cached: a record is its owner's to change."""
+    return change if isinstance(change, str) else {"hop": change[0], "what": change[1]}
+
+
+@functools.lru_cache(1 << 12)
+def _changes(changes: int, *hop_bits: int) -> tuple[str | tuple[int | str, str], ...]:
+    """The words for the bits, in interface order. hop_bits: as _HOP_CHANGES."""
+
+    def words(*flags: enum.IntFlag) -> list[str]:
+        return [(f.name or "").lower() for f in flags if changes & f]
+
+    of_hops: list[tuple[int | str, str]] = []
+    for (what, local), bits in zip(_HOP_CHANGES, hop_bits, strict=True):
+        of_hops += [(i, what) for i in range(MAX_HOPS) if bits >> i & 1]
+        of_hops += [("local", what)] * bool(changes & local)
+    first = words(Change.NEW_FLOW, Change.PATH, Change.FLOW_LATENCY)
+    return (*first, *of_hops, *words(Change.DROPPED, Change.CONGESTED_QUEUE, Change.KEEPALIVE))

@@ -1,0 +1,1 @@
+"""Tests, one file a module; batches.py and servers.py help them."""

@@ -1,0 +1,36 @@
+#!/bin/sh
+# One command from a bare system to tests: installs what is missing, then checks style, types and behaviour.
+#   sh tests/run.sh [options of pytest]
+# The exit code is the worst of them; the last line is pytest's.
+set -eu
+cd "$(dirname "$0")/.."
+. intcollector/setup.sh
+set_up test
+# witnesses: gcc of the layout of bpf/report.h, tshark of what capture files hold; ip and ping change and use interfaces
+packages gcc libc6-dev tshark iproute2 iputils-ping
+PATH=$PWD/.venv/servers/usr/bin:$PATH
+export PATH
+server prometheus prometheus
+server promtool promtool # Debian 12: in prometheus
+server influxd influxdb
+
+worst=0
+check() {
+	name=$1
+	shift
+	echo "== $name"
+	code=0
+	"$@" || code=$?
+	[ "$code" -le "$worst" ] || worst=$code
+}
+check "ruff check" .venv/bin/ruff check .
+check "ruff format" .venv/bin/ruff format --check .
+check mypy .venv/bin/mypy
+check clang-format .venv/bin/clang-format --dry-run -Werror bpf/*.[ch]
+[ "$worst" = 0 ] || echo "== of the checks above, one failed at least: exit code $worst, whatever the tests say"
+# as root for XDP
+# shellcheck disable=SC2086
+check pytest $as_root env PATH="$PATH" .venv/bin/python -m pytest "$@"
+# what root wrote is the caller's
+[ -z "$as_root" ] || sudo chown -R "$(id -u):$(id -g)" .pytest_cache .hypothesis 2>/dev/null || true
+exit "$worst"

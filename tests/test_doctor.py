@@ -1,0 +1,259 @@
+"""doctor: what it says of a kernel, of what is installed, of an interface and of servers."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from intcollector import doctor
+from intcollector.config import Config
+
+ROOT = pathlib.Path(__file__).parents[1]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def run(script: str, *before: str) -> Any:
+    """Run Python code that prints JSON, behind a command like unshare."""
+    done = subprocess.run(
+        [*before, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("release", "state", "lacking"),
+    [
+        ("4.19.0-26-amd64", "bad", "loops"),
+        ("5.4.0-150-generic", "warn", "batches of map entries, ring buffer, XDP links, coarse clock, live frames"),
+        ("5.10.0-28-amd64", "warn", "coarse clock, live frames"),
+        ("5.15.0-91-generic", "warn", "live frames"),
+        ("6.1.0-13-amd64", "ok", ""),
+        ("10.0", "ok", ""),
+        ("unknown", "bad", "loops"),
+    ],
+)
+def test_kernel_version(release: str, state: str, lacking: str) -> None:
+    """A kernel is told by its release what it lacks, and nothing that it has."""
+    findings = doctor.kernel_version(release)
+    assert {f.state for f in findings} == {state}
+    everything = ["loops", *(name for _, name, _ in doctor.FEATURES)]
+    said = [name for name in everything if any(name in f.found for f in findings)]
+    assert ", ".join(said) == lacking
+    assert all(bool(f.advice) == (state != "ok") for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "version", "missing"),
+    [
+        ("000001ffffffffff", (6, 1), None),
+        ("0000000000000000", (6, 1), "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"),
+        ("0000000000001000", (6, 1), "CAP_BPF, CAP_PERFMON"),
+        ("000000c000001000", (6, 1), None),
+        ("0000000000201000", (6, 1), None),
+        ("000000c000001000", (5, 4), "CAP_SYS_ADMIN"),
+        ("0000000000201000", (5, 4), None),
+    ],
+)
+def test_privileges(capabilities: str, version: tuple[int, int], missing: str | None) -> None:
+    """Privileges are the capabilities that this kernel asks for, whoever has them."""
+    finding = doctor.privileges(f"Name:\tx\nCapInh:\t0000000000000000\nCapEff:\t{capabilities}\n", version)
+    assert finding.state == ("bad" if missing else "ok")
+    assert missing is None or finding.found == f"without {missing}"
+
+
+@needs_root
+def test_bpf_call() -> None:
+    """bpf(2) works for root, and without capabilities is found forbidden."""
+    assert doctor.bpf_call().state == "ok"
+    if pathlib.Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip() == "0":
+        pytest.skip("this kernel lets everyone use bpf(2)")
+    script = (
+        "import json; from intcollector import doctor; f = doctor.bpf_call(); print(json.dumps([[f.state, f.found]]))"
+    )
+    assert run(script, "setpriv", "--bounding-set=-all", "--inh-caps=-all") == [["bad", "cannot make a map (EPERM)"]]
+
+
+@pytest.mark.parametrize(("setting", "state"), [("1", "ok"), ("0", "warn"), ("2", "warn"), (None, "warn")])
+def test_jit(setting: str | None, state: str) -> None:
+    """The JIT is well only if on and not debugging."""
+    assert doctor.jit(setting).state == state
+
+
+@pytest.mark.parametrize(("version", "state"), [((3, 9), "bad"), ((3, 10), "ok"), ((3, 13), "ok"), ((3, 14), "warn")])
+def test_python_version(version: tuple[int, int], state: str) -> None:
+    """Python 3.10 to 3.13 are tried, older ones cannot do."""
+    assert doctor.python_version(version).state == state
+
+
+def test_bcc(tmp_path: pathlib.Path) -> None:
+    """The distribution's bcc is told with its version, another program of that name is refused."""
+    (finding,) = doctor.bcc()
+    assert finding.state == "ok"
+    assert finding.found.startswith("0.")
+    (tmp_path / "__init__.py").touch()
+    (finding,) = doctor.bcc(tmp_path)
+    assert finding.state == "bad"
+    assert "another program" in finding.found
+
+
+def test_bcc_without_its_library(tmp_path: pathlib.Path) -> None:
+    """A bcc whose library does not load is bad, and the library is named."""
+    (tmp_path / "libbcc.py").write_text('lib = ct.CDLL("libbcc.so.999", use_errno=True)\n')
+    (finding,) = doctor.bcc(tmp_path)
+    assert finding.state == "bad"
+    assert "libbcc.so.999" in finding.found
+
+
+def test_headers(tmp_path: pathlib.Path) -> None:
+    """Headers count wherever the compiler would find them, and a missing one is named."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    (a / "linux").mkdir(parents=True)
+    (a / "linux/bpf.h").touch()
+    assert "<asm/types.h>" in doctor.headers((str(a), str(b))).found
+    (b / "asm").mkdir(parents=True)
+    (b / "asm/types.h").touch()
+    assert doctor.headers((str(a), str(b))).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("size", "features", "state"), [(1500, 1, "ok"), (9000, 1, "warn"), (9000, None, "warn"), (9000, 0, "ok")]
+)
+def test_mtu(size: int, features: int | None, state: str) -> None:
+    """A large MTU matters only where native mode is possible."""
+    assert doctor.mtu("eth0", size, features).state == state
+
+
+INTERFACES = """
+import ctypes, json, struct
+from pyroute2 import IPRoute
+from intcollector import doctor, kernel
+
+def program(name):
+    code = bytes.fromhex("b700000002000000" "9500000000000000")  # return XDP_PASS
+    code, license = ctypes.create_string_buffer(code, 16), ctypes.create_string_buffer(b"GPL")
+    return kernel.bpf(kernel.PROG_LOAD, struct.pack("=IIQQIIQII16s", kernel.PROG_TYPE_XDP, 2, ctypes.addressof(code),
+        ctypes.addressof(license), 0, 0, 0, 0, 0, name) + bytes(56))
+
+def look(name):
+    said.append([[f.state, f.found, f.advice] for f in doctor.network_interface(name)])
+
+said = []
+with IPRoute() as route:
+    route.link("add", ifname="a", kind="veth", peer={"ifname": "b"})
+    index = route.link_lookup(ifname="a")[0]
+    look("c")
+    look("a")
+    route.link("set", index=index, state="up", mtu=9000)
+    look("a")
+    route.link("set", index=index, mtu=1500)
+    for name, flags in ((b"other", 4), (b"other", 2), (b"collector", 4)):
+        link = kernel.link_create(program(name), index, flags)
+        look("a")
+        kernel.link_detach(link)
+    look("lo")
+print(json.dumps(said))
+"""
+
+
+@needs_root
+def test_interfaces() -> None:
+    """Of an interface it says: missing, down or up, its driver, its MTU, and whose program is on it in which mode."""
+    missing, down, large, native, generic, ours, loopback = run(INTERFACES, "unshare", "--net")
+    assert missing == [["bad", "no such interface", "there are a, b, lo"]]
+    assert down[0] == ["warn", "down: nothing arrives", "ip link set a up"]
+    assert "driver veth" in down[1][1]
+    assert [f[0] for f in large] == ["ok", "ok", "warn", "ok"]
+    assert large[3][1] == "no XDP program on it"
+    assert native[3][:2] == ["bad", "has the XDP program other (native)"]
+    assert "--force" in native[3][2]
+    assert generic[3][:2] == ["bad", "has the XDP program other (generic)"]
+    assert ours[3][:2] == ["warn", "a collector runs on it (native)"]
+    assert loopback[3][0] == "ok"
+
+
+def test_prometheus_address() -> None:
+    """An address that is taken is bad, the same one given up is free, and one of another machine cannot be had."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "in use" in doctor.prometheus("127.0.0.1", port).found
+    assert doctor.prometheus("127.0.0.1", port).state == "ok"
+    assert doctor.prometheus("192.0.2.1", port).state == "bad"
+
+
+class NotInfluxDB(http.server.BaseHTTPRequestHandler):
+    """Any other HTTP server."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def other_server() -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), NotInfluxDB) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_influxdb_is_another_server(other_server: str) -> None:
+    """Whatever answers /ping otherwise than InfluxDB does is not taken for it."""
+    finding = doctor.influxdb(other_server)
+    assert finding.state == "bad"
+    assert "404" in finding.found
+
+
+@pytest.mark.skipif(shutil.which("influxd") is None, reason="needs influxd (package influxdb)")
+def test_influxdb(tmp_path: pathlib.Path) -> None:
+    """A running InfluxDB is told with its version; stopped, it does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        http_port, rpc_port = one.getsockname()[1], two.getsockname()[1]
+    settings = tmp_path / "influxdb.conf"
+    settings.write_text(
+        f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n[meta]\ndir = "{tmp_path}/meta"\n'
+        f'[data]\ndir = "{tmp_path}/data"\nwal-dir = "{tmp_path}/wal"\n[http]\nbind-address = "127.0.0.1:{http_port}"\n'
+    )
+    url = f"http://127.0.0.1:{http_port}"
+    server = subprocess.Popen(
+        ["influxd", "run", "-config", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        for line in server.stderr:  # ends when the server does
+            if "Listening on HTTP" in line:
+                break
+        finding = doctor.influxdb(url)
+    finally:
+        server.kill()
+        server.communicate()
+    assert finding.state == "ok"
+    assert finding.found.endswith(f"at {url}")
+    assert doctor.influxdb(url).state == "warn"
+
+
+def test_diagnose_as_configured() -> None:
+    """Only what the configuration names is looked at, and the text has a line for each finding and each advice."""
+    findings = doctor.diagnose(None, Config(prometheus=None))
+    assert {"kernel", "privileges", "bpf(2)", "BPF JIT", "Python", "bcc", "headers"} == {f.what for f in findings}
+    findings = doctor.diagnose(None, Config(prometheus=("127.0.0.1", 0), influxdb="http://127.0.0.1:1"))
+    assert {"Prometheus", "InfluxDB"} <= {f.what for f in findings}
+    lines = doctor.text(findings).splitlines()
+    assert len(lines) == len(findings) + sum(bool(f.advice) for f in findings)
+    assert all(f.advice or f.state == "ok" for f in findings)

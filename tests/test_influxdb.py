@@ -1,0 +1,433 @@
+"""Points in a real InfluxDB 1.x server."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intcollector.config import Config
+from intcollector.exporters import influxdb
+from intcollector.exporters.influxdb import InfluxDB, Times, intcollector_lines, tags_lines
+from intcollector.series import Counts, points
+
+from . import servers
+from .batches import batch_of, news, report
+
+NOW_NS = 1_700_000_000_000_000_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.InfluxServer]:
+    """One server for the tests that leave it running; each has a database of its own."""
+    with servers.influxdb(tmp_path_factory.mktemp("influxdb")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def pushing(server: servers.InfluxServer, database: str, **more: Any) -> Iterator[InfluxDB]:
+    """An exporter to that server."""
+    exporter = InfluxDB(
+        Config(**{"influxdb": server.url, "influxdb_database": database, "push_interval": 0.05, **more})
+    )
+    try:
+        yield exporter
+    finally:
+        exporter.close(10)
+    counts = exporter.counts()
+    assert counts.accepted == counts.delivered + sum(counts.lost.values())
+    assert (counts.buffered, counts.buffered_bytes) == (0, 0)
+
+
+def settled(exporter: InfluxDB) -> Counts:
+    """The counts when nothing is buffered any more."""
+    servers.wait(lambda: exporter.counts().buffered == 0, "everything is delivered or lost")
+    return exporter.counts()
+
+
+def stack(*latencies: int, received_ns: int = NOW_NS, **of_hop: Any) -> dict[str, Any]:
+    """Switches 4, 5, 6, nearest the sink first, each with all there is to tell."""
+    hops = [
+        {"switch_id": 4 + i, "ingress_port_id": 1, "egress_port_id": 3 + i, "hop_latency": latency, "queue_id": 5,
+         "queue_occupancy": 600 + i, "egress_timestamp": 2000 + i, "egress_port_tx_utilization": 70 + i, **of_hop}
+        for i, latency in enumerate(latencies)
+    ]  # fmt: skip
+    return {**report(*hops, ingress_timestamp=1500), "received_ns": received_ns}
+
+
+def many(count: int, received_ns: int = NOW_NS) -> list[dict[str, Any]]:
+    """Reports with a flow point and a hop point each."""
+    return [
+        {**report({"switch_id": i % 9, "hop_latency": i}), "received_ns": received_ns + i,
+         "changes": ["new_flow", {"hop": 0, "what": "hop_latency"}]}
+        for i in range(count)
+    ]  # fmt: skip
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_intcollector_schema(server: servers.InfluxServer) -> None:
+    """INTCollector's names and integers: a report gives exactly its points, at the report's own times; the same again
+    gives none; one later hop latency gives exactly what changed."""
+    flow = "10.0.0.1:5000->10.0.0.2:5000,proto=17"
+    first = [
+        {"measurement": f"flow_stat,{flow}", "time": 1500, "flow_latency": 1500, "path": "6:5:4"},
+        *(
+            point
+            for i in range(3)
+            for point in (
+                {"measurement": f"flow_hop_latency,{flow},sw_id={4 + i}", "time": 2000 + i, "value": 400 + 100 * i},
+                {"measurement": f"port_tx_utilize,sw_id={4 + i},port_id={3 + i}", "time": 2000 + i, "value": 70 + i},
+                {"measurement": f"queue_occupancy,sw_id={4 + i},queue_id=5", "time": 2000 + i, "value": 600 + i},
+            )
+        ),
+    ]
+
+    def stored() -> list[dict[str, Any]]:
+        return sorted(server.points("schema"), key=lambda p: (p["measurement"], p["time"]))
+
+    def wanted(*said: dict[str, Any]) -> list[dict[str, Any]]:
+        return sorted([*first, *said], key=lambda p: (p["measurement"], p["time"]))
+
+    with pushing(server, "schema", influxdb_schema="intcollector", timestamps="int") as exporter:
+        exporter.write(batch_of([news(stack(400, 500, 600), "new_flow", "path", "flow_latency")]))
+        assert settled(exporter).delivered == 10
+        assert stored() == wanted()
+        exporter.write(batch_of([stack(400, 500, 600)]))
+        assert settled(exporter).accepted == 10
+        assert stored() == wanted()
+        later = {**stack(4, 500, 600, egress_timestamp=9000), "ingress_timestamp": 8000}
+        exporter.write(batch_of([{**later, "changes": ["flow_latency", {"hop": 0, "what": "hop_latency"}]}]))
+        assert settled(exporter).delivered == 12
+        assert stored() == wanted(
+            {"measurement": f"flow_stat,{flow}", "time": 8000, "flow_latency": 1104, "path": "6:5:4"},
+            {"measurement": f"flow_hop_latency,{flow},sw_id=4", "time": 9000, "value": 4},
+        )
+    assert server.names("SHOW MEASUREMENTS", "schema") == {p["measurement"] for p in first}
+    fields = {
+        (row["measurement"], row["fieldKey"]): row["fieldType"] for row in server.query("SHOW FIELD KEYS", "schema")
+    }
+    assert fields.pop((f"flow_stat,{flow}", "path")) == "string"
+    assert set(fields.values()) == {"integer"}
+
+
+def test_tags_schema(server: servers.InfluxServer) -> None:
+    """Measurements with the metrics' labels as tags; latencies in seconds, the rest in the switch's unit; the host's
+    time."""
+    with pushing(server, "tags") as exporter:
+        exporter.write(batch_of([news(stack(400), "new_flow")], clock_ns=NOW_NS - 50))
+        assert settled(exporter).delivered == 4
+    flow = {
+        "source": "10.0.0.1", "destination": "10.0.0.2", "source_port": "5000", "destination_port": "5000",
+        "protocol": "17",
+    }  # fmt: skip
+    assert server.points("tags") == [
+        {"measurement": "int_flow", "time": NOW_NS, **flow, "latency": 4e-07, "path": "4"},
+        {"measurement": "int_hop", "time": NOW_NS, **flow, "switch_id": "4", "latency": 4e-07},
+        {"measurement": "int_port", "time": NOW_NS, "switch_id": "4", "egress_port_id": "3", "tx_utilization": 70},
+        {"measurement": "int_queue", "time": NOW_NS, "switch_id": "4", "queue_id": "5", "occupancy": 600},
+    ]
+    tags = {(row["measurement"], row["tagKey"]) for row in server.query("SHOW TAG KEYS", "tags")}
+    assert tags == {
+        *(("int_flow", name) for name in flow), *(("int_hop", name) for name in (*flow, "switch_id")),
+        ("int_port", "switch_id"), ("int_port", "egress_port_id"),
+        ("int_queue", "switch_id"), ("int_queue", "queue_id"),
+    }  # fmt: skip
+
+
+def lines(said: dict[str, Any], schema: str) -> list[str]:
+    """Series and fields of a report's points."""
+    spell = intcollector_lines if schema == "intcollector" else tags_lines
+    return [" ".join(line) for kind in points(batch_of([said]), Config()) for line in spell(kind)]
+
+
+def test_ids_that_are_missing() -> None:
+    """An id a switch did not give is no tag; a latency or a path that is missing is no field."""
+    no_ids = news(stack(400, queue_id=None, egress_port_id=None))
+    assert [line.split(" ")[0] for line in lines(no_ids, "tags")][1:] == [
+        "int_queue,switch_id=4",
+        "int_port,switch_id=4",
+    ]
+    path_only = report({"switch_id": 4}, changes=["path"])
+    assert [line.split(" ")[1] for line in lines(path_only, "tags")] == ['path="4"']
+    assert [line.split(" ")[1] for line in lines(path_only, "intcollector")] == ['path="4"']
+    latency_only = report({"hop_latency": 4}, changes=["path"])
+    assert [line.split(" ")[1] for line in lines(latency_only, "intcollector")] == ["flow_latency=4i"]
+
+
+def test_intcollector_leaves_out_what_it_has_no_name_for(server: servers.InfluxServer) -> None:
+    """In INTCollector's schema a port or queue without an id has no name, so it has no point, and none is counted."""
+    with pushing(server, "unnamed", influxdb_schema="intcollector") as exporter:
+        exporter.write(batch_of([news(stack(400, queue_id=None, egress_port_id=None))]))
+        assert settled(exporter).accepted == 1
+    assert server.names("SHOW MEASUREMENTS", "unnamed") == {
+        "flow_hop_latency,10.0.0.1:5000->10.0.0.2:5000,proto=17,sw_id=4"
+    }
+
+
+def test_ipv6_flow(server: servers.InfluxServer) -> None:
+    """An IPv6 flow is stored in both schemas; INTCollector's has its addresses in brackets."""
+    said = {**report({"switch_id": 1}, flow="2001:db8::1:80>2001:db8::2:443/6"), "changes": ["new_flow"]}
+    for schema in ("tags", "intcollector"):
+        with pushing(server, f"ipv6_{schema}", influxdb_schema=schema) as exporter:
+            exporter.write(batch_of([said], clock_ns=NOW_NS))
+    assert server.points("ipv6_tags")[0]["source"] == "2001:db8::1"
+    assert server.names("SHOW MEASUREMENTS", "ipv6_intcollector") == {
+        "flow_stat,[2001:db8::1]:80->[2001:db8::2]:443,proto=6"
+    }
+
+
+@pytest.mark.parametrize("schema", ["tags", "intcollector"])
+def test_nothing_overwrites_anything(server: servers.InfluxServer, schema: str) -> None:
+    """Points of one series at one time, in one push or in two, are all kept: each has a time of its own."""
+    database = f"same_time_{schema}"
+    said = [{**stack(i), "changes": ["flow_latency"], "received_ns": NOW_NS} for i in range(50)]
+    with pushing(server, database, influxdb_schema=schema) as exporter:
+        for part in (said[:30], said[30:]):
+            exporter.write(batch_of(part))
+            settled(exporter)
+    stored = server.points(database)
+    assert sorted(p["time"] for p in stored) == [NOW_NS + i for i in range(50)]
+    latency = "latency" if schema == "tags" else "flow_latency"
+    assert len({p[latency] for p in stored}) == 50
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6)), max_size=40))
+def test_times_are_never_taken_twice(asked: list[tuple[str, int]]) -> None:
+    """Whatever times are asked for, in any order, each series gets each once, the first one exactly as asked for, and
+    none moves by more than there are points."""
+    times = Times()
+    given_ = [(series, times.free(series, time)) for series, time in asked]
+    assert len(set(given_)) == len(given_)
+    seen: set[tuple[str, int]] = set()
+    for (series, time), (_, got) in zip(asked, given_, strict=True):
+        assert time <= got < time + len(asked)
+        assert got == time or (series, time) in seen
+        seen.add((series, got))
+
+
+def test_times_remember_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least the last GENERATION points are remembered, and no more than a few times as many."""
+    monkeypatch.setattr(influxdb, "GENERATION", 100)
+    times = Times()
+    for i in range(1000):
+        assert times.free("a", 1000 * i) == 1000 * i
+        if i >= 50:
+            assert times.free("a", 1000 * (i - 50)) == 1000 * (i - 50) + 1
+    assert len(times._recent) + len(times._older) <= 4 * 100
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def test_database_is_made_once_and_left_alone(server: servers.InfluxServer) -> None:
+    """A database that is missing is made; one that exists keeps what it has, its policies included."""
+    server.query("CREATE DATABASE mine WITH DURATION 30d NAME keep")
+    server.query("CREATE DATABASE other")
+    before = server.query("SHOW RETENTION POLICIES ON mine")
+    for name in ("mine", 'od"d name'):
+        with pushing(server, name) as exporter:
+            exporter.write(batch_of(many(3, NOW_NS * 2)))  # a time within any policy: the future
+            assert settled(exporter).delivered == 6
+        assert len(server.points(name)) == 6
+    assert server.query("SHOW RETENTION POLICIES ON mine") == before
+    assert {"mine", "other", 'od"d name'} <= server.names("SHOW DATABASES")
+
+
+def test_database_that_cannot_be_made(server: servers.InfluxServer) -> None:
+    """A name that InfluxDB does not take is a problem that says so."""
+    exporter = InfluxDB(Config(influxdb=server.url, influxdb_database="a/b", push_interval=0.05))
+    exporter.write(batch_of(many(1)))
+    problem = servers.wait(exporter.problem, "the answer is noticed")
+    exporter.close(0.1)
+    assert "asked to create it: invalid name" in (problem or "")
+
+
+def test_database_dropped_meanwhile(server: servers.InfluxServer) -> None:
+    """A database that somebody drops is made again, and no point after that is lost."""
+    with pushing(server, "dropped") as exporter:
+        exporter.write(batch_of(many(1)))
+        settled(exporter)
+        server.query("DROP DATABASE dropped")
+        exporter.write(batch_of(many(2)))
+        assert settled(exporter).delivered == 6
+    assert len(server.points("dropped")) == 4
+
+
+def test_partial_write_is_counted(server: servers.InfluxServer) -> None:
+    """Of points some of which the server refuses the others are stored, and each is counted where it belongs."""
+    server.query("CREATE DATABASE conflict")
+    body = f"int_hop latency=5i {NOW_NS}"  # where ours is a float
+    assert server.http.request("POST", f"{server.url}/write?db=conflict", body=body).status == 204
+    with pushing(server, "conflict") as exporter:
+        exporter.write(batch_of(many(7, NOW_NS)))
+        counts = settled(exporter)
+    assert (counts.delivered, counts.lost["rejected"]) == (7, 7)
+    assert [p["measurement"] for p in server.points("conflict")].count("int_flow") == 7
+
+
+def test_too_large_a_body_is_halved(tmp_path: pathlib.Path) -> None:
+    """A server that takes small bodies only gets small ones, and every point; a line too long for it is counted."""
+    with servers.influxdb(tmp_path / "influxdb", max_body_size=2000) as server, pushing(server, "small") as exporter:
+        exporter.write(batch_of(many(100)))
+        assert settled(exporter).delivered == 200
+        assert len(server.points("small")) == 200
+    with servers.influxdb(tmp_path / "tiny", max_body_size=140) as server, pushing(server, "tiny") as exporter:
+        exporter.write(batch_of(many(4)))
+        counts = settled(exporter)
+        assert counts.lost["rejected"] > 0
+        assert len(server.points("tiny")) == counts.delivered == 8 - counts.lost["rejected"]
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_a_server_that_comes_late_goes_away_and_comes_back(tmp_path: pathlib.Path, path: str) -> None:
+    """What is written while there is no server, at the start or later, arrives when there is one, each point once."""
+    with servers.influxdb(tmp_path / "influxdb") as server:
+        server.stop()
+        with pushing(server, "outage", influxdb=server.url + path) as exporter:
+            exporter.write(batch_of(many(100)))
+            servers.wait(exporter.problem, "the outage is noticed")
+            assert "cannot be reached (Connection refused)" in (exporter.problem() or "")
+            server.start()
+            assert settled(exporter).delivered == 200
+            assert exporter.problem() is None
+            assert len(server.points("outage")) == 200
+            server.stop()
+            for i in range(1, 4):
+                exporter.write(batch_of(many(100, NOW_NS + 1000 * i)))
+            servers.wait(exporter.problem, "the second outage is noticed")
+            counts = exporter.counts()
+            assert (counts.accepted, counts.delivered, counts.buffered) == (800, 200, 600)
+            assert counts.buffered_bytes > 0
+            server.start()
+            counts = settled(exporter)
+            assert (counts.delivered, sum(counts.lost.values())) == (800, 0)
+            assert len(server.points("outage")) == 800
+
+
+def test_buffer_is_bounded_and_gives_up_the_oldest(tmp_path: pathlib.Path) -> None:
+    """While a server is away the buffer stays within its limit, the oldest points go, and the sums close."""
+    with servers.influxdb(tmp_path / "influxdb") as server:
+        server.stop()
+        with pushing(server, "bounded", push_buffer=1) as exporter:
+            for i in range(20):
+                exporter.write(batch_of(many(500, NOW_NS + 1_000_000 * i)))
+                counts = exporter.counts()
+                assert counts.accepted == counts.delivered + sum(counts.lost.values()) + counts.buffered
+                # what is at work, one chunk, is not given up
+                assert counts.buffered_bytes <= (1 << 20) + 2 * 200 * exporter.LINES
+            lost = exporter.counts().lost["buffer_full"]
+            assert lost > 0
+            server.start()
+            counts = settled(exporter)
+            assert counts.delivered + counts.lost["buffer_full"] == 20_000
+            stored = {p["time"] for p in server.points("bounded") if p["measurement"] == "int_flow"}
+            assert {NOW_NS + 19_000_000 + i for i in range(500)} <= stored
+
+
+def test_close_without_server() -> None:
+    """Closing with a server that never was there takes no longer than it may, and counts what is lost."""
+    config = Config(influxdb=f"http://127.0.0.1:{servers.free_port()}", push_interval=0.05)
+    exporter = InfluxDB(config)
+    exporter.write(batch_of(many(10)))
+    exporter.close(0.3)
+    counts = exporter.counts()
+    assert (counts.accepted, counts.delivered, counts.lost["closed"], counts.buffered) == (20, 0, 20, 0)
+    exporter.write(batch_of(many(1)))
+    exporter.close(0.3)
+    assert exporter.counts().lost["closed"] == 22
+
+
+def test_close_delivers_what_is_buffered(server: servers.InfluxServer) -> None:
+    """Closing does not wait for the interval's end: what is buffered goes out."""
+    with pushing(server, "closing", push_interval=1000.0) as exporter:
+        exporter.write(batch_of(many(10)))
+        exporter.close(30)
+        assert exporter.counts().delivered == 20
+    assert len(server.points("closing")) == 20
+
+
+def test_write_does_not_wait_for_a_server_that_hangs() -> None:
+    """A server that accepts connections and says nothing holds neither write() nor close()."""
+    with servers.silent() as port:
+        exporter = InfluxDB(Config(influxdb=f"http://127.0.0.1:{port}", push_interval=0.05))
+        for _ in range(100):
+            exporter.write(batch_of(many(1)))
+        exporter.close(0.5)
+    counts = exporter.counts()
+    assert (counts.accepted, counts.lost["closed"]) == (200, 200)
+
+
+def test_counts_close_at_any_moment(server: servers.InfluxServer) -> None:
+    """accepted = delivered + lost + buffered, whenever one looks."""
+    ended = threading.Event()
+    looked, wrong = 0, []
+    with pushing(server, "moments", push_interval=0.01) as exporter:
+
+        def look() -> None:
+            nonlocal looked
+            while not ended.is_set():
+                counts = exporter.counts()
+                looked += 1
+                if counts.accepted != counts.delivered + sum(counts.lost.values()) + counts.buffered:
+                    wrong.append(counts)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        part = batch_of(many(200))
+        for _ in range(50):
+            exporter.write(part)
+        settled(exporter)
+        ended.set()
+        thread.join(60)
+    assert looked > 0 and not wrong
+    assert len(server.points("moments")) == 50 * 400
+
+
+def test_problems_are_said_once(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage is said when it begins and when it is over, however many tries it takes."""
+    with servers.influxdb(tmp_path / "influxdb") as server:
+        server.stop()
+        with pushing(server, "said", push_interval=0.01) as exporter:
+            exporter.write(batch_of(many(1)))
+            servers.wait(exporter.problem, "the outage is noticed")
+            first = exporter._problem
+            servers.wait(lambda: exporter._problem is not first, "another try")
+            server.start()
+            settled(exporter)
+            servers.wait(lambda: exporter.problem() is None, "the problem is over")
+    assert [("cannot be reached" in r.message, "works again" in r.message) for r in caplog.records] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_not_an_influxdb(caplog: pytest.LogCaptureFixture) -> None:
+    """A web server that is no InfluxDB is a problem that is named, and nothing is lost until the end."""
+    with servers.static(404, b"<h1>what?</h1>") as port:
+        exporter = InfluxDB(Config(influxdb=f"http://127.0.0.1:{port}", push_interval=0.01))
+        exporter.write(batch_of(many(1)))
+        servers.wait(exporter.problem, "the answer is noticed")
+        assert "answered 404 (<h1>what?</h1>): is this an InfluxDB" in (exporter.problem() or "")
+        assert exporter.counts().buffered == 2
+        exporter.close(0.1)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_overload_is_waited_for(status: int) -> None:
+    """A server that says it is overloaded loses nothing: points are kept."""
+    with servers.static(status, b'{"error":"later"}') as port:
+        exporter = InfluxDB(Config(influxdb=f"http://127.0.0.1:{port}", push_interval=0.01))
+        exporter.write(batch_of(many(1)))
+        servers.wait(exporter.problem, "the answer is noticed")
+        assert f"answered {status} (later)" in (exporter.problem() or "")
+        assert exporter.counts().buffered == 2
+        exporter.close(0.1)
+    assert exporter.counts().lost["closed"] == 2
