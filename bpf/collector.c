@@ -192,9 +192,9 @@ inline_always void remember_stack(const struct settings *set, struct counters *c
 				  u64 now)
 {
 	struct report *r = &s->report;
-	u32 hops = r->hop_count, path_differs = (flow->hop_count != hops) | !(flow->flags & FLOW_PATH);
-	u32 known = flow->flags & FLOW_PATH, latencies = 0, utilizations = 0, occupancies = 0;
+	u32 hops = r->hop_count;
 
+	s->path_differs = flow->hop_count ^ hops;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MAX_HOPS; i++) {
 		FENCE(i);
@@ -204,7 +204,7 @@ inline_always void remember_stack(const struct settings *set, struct counters *c
 		struct flow_hop *last = &flow->hops[i];
 
 		if (last->switch_id != hop->switch_id) {
-			path_differs = 1;
+			s->path_differs = 1;
 			last->told_latency = NONE32;
 		}
 		if (last->switch_id != hop->switch_id || last->egress_port_id != hop->egress_port_id ||
@@ -219,16 +219,17 @@ inline_always void remember_stack(const struct settings *set, struct counters *c
 
 		u32 news = remember_points(set, hop, last->port, last->queue, now);
 
-		latencies |= is_news32(last->told_latency, hop->latency, set->hop_latency_threshold, set->event_mode) << i;
-		utilizations |= (news & 1) << i;
-		occupancies |= (news >> 1) << i;
+		/* into memory at once: in a register each outcome would be a way of its own for the verifier */
+		r->tx_utilization_changes |= (news & 1) << i;
+		r->queue_occupancy_changes |= (news >> 1) << i;
+		r->hop_latency_changes |=
+			is_news32(last->told_latency, hop->latency, set->hop_latency_threshold, set->event_mode) << i;
+		REREAD();
 	}
-	r->hop_latency_changes = latencies;
-	r->tx_utilization_changes = utilizations;
-	r->queue_occupancy_changes = occupancies;
-	if (path_differs && known)
+	REREAD();
+	if (s->path_differs && flow->flags & FLOW_PATH)
 		r->changes |= CHANGE_PATH;
-	flow->hop_count = hops;
+	flow->hop_count = r->hop_count;
 	flow->flags |= FLOW_PATH;
 	flow->latency = r->flow_latency;
 	if (is_news(flow->told_latency, r->flow_latency, NONE64, set->flow_latency_threshold, set->event_mode))
@@ -286,7 +287,9 @@ inline_always struct flow *remember(const struct settings *set, struct counters 
 			r->changes |= CHANGE_CONGESTED_QUEUE;
 		return 0;
 	}
-	if (r->flags & REPORT_CONGESTED_QUEUE && !(flow->flags & FLOW_CONGESTED))
+	if (!(r->flags & REPORT_CONGESTED_QUEUE))
+		flow->flags &= ~FLOW_CONGESTED;
+	else if (!(flow->flags & FLOW_CONGESTED))
 		r->changes |= CHANGE_CONGESTED_QUEUE;
 	if ((r->flags & (REPORT_INT | REPORT_INT_MX)) == REPORT_INT)
 		remember_stack(set, count, s, flow, now);
@@ -314,6 +317,9 @@ inline_always int send_up(struct xdp_md *ctx, struct scratch *s)
 	if (hops > MAX_HOPS)
 		return 0;
 	r->received_ns = bpf_ktime_get_ns();
+	r->cell1 = 1;
+	r->cell2 = 2;
+	r->local.cell = HEAD_CELLS;
 	copy_ipv6(r->flow_source, (u64 *)s->key.source);
 	copy_ipv6(r->flow_destination, (u64 *)s->key.destination);
 	size = (HEAD_CELLS + 1 + hops) * CELL;

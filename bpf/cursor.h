@@ -40,6 +40,12 @@ inline_always u32 meet(u32 value, u32 *memory)
 	return *(volatile u32 *)memory;
 }
 
+/* Forget what is known of a value that stands in memory. */
+inline_always u32 reread(const u32 *memory)
+{
+	return *(const volatile u32 *)memory;
+}
+
 /* What stands in memory is read anew from here on: the same for all that a function left there. */
 #define REREAD() asm volatile("" ::: "memory")
 

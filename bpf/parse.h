@@ -74,6 +74,9 @@ struct scratch {
 	struct stack stack;
 	struct sums sums;
 	u32 meeting;
+	u32 end;	  /* the cursor's, to be read anew */
+	u32 pad;
+	u32 path_differs; /* remember_stack()'s */
 };
 
 /* --- all ones stays all ones in a wider field; without a branch, which would double the verifier's ways ---------------- */
@@ -220,7 +223,7 @@ inline_always u32 parse_outer(struct cursor *c, const struct settings *set, stru
 		return OUTCOME_TRUNC_FRAME;
 	if (length < sizeof(*udp) || start + length > ip_end)
 		return OUTCOME_BAD_UDP_LEN;
-	c->end = start + length;
+	c->end = meet(start + length, &s->end);
 	return OUTCOME_OK;
 }
 
@@ -242,7 +245,6 @@ inline_always u32 parse_local_10(struct cursor *c, struct scratch *s, u32 bits)
 	struct hop *local = &r->local;
 
 	no_values(local);
-	local->cell = HEAD_CELLS;
 	local->pad = 0;
 	local->switch_id = r->switch_id;
 	r->flags |= REPORT_LOCAL;
@@ -368,6 +370,7 @@ inline_always u32 parse_inner(struct cursor *c, const struct settings *set, stru
 	u16 type = inner->first == NPROTO_IPV4 ? BE16(ETHER_IPV4) : BE16(ETHER_IPV6);
 	u32 protocol;
 
+	c->end = reread(&s->end);
 	inner->l4 = 0;
 	r->flags |= REPORT_INNER;
 	inner->fragment = 0;
@@ -742,23 +745,27 @@ inline_always bool parse_hop(struct cursor *c, const struct stack *stack, const 
 
 /* The latencies of the hops that are not kept, so that the sums are of all. Timestamps are not read for it: a hop that has
  * no latency of its own leaves the flow without one. */
-inline_always bool sum_the_rest(struct cursor *c, const struct stack *stack, u32 at, struct sums *sums)
+inline_always void sum_the_rest(struct cursor *c, const struct stack *stack, u32 at, struct sums *sums)
 {
+	u32 hops = stack->hops, stride = stack->stride, absent = stack->items[BIT_HOP_LATENCY].absent;
+
+	at += stack->items[BIT_HOP_LATENCY].at;
 #pragma clang loop unroll(disable)
 	for (u32 i = MAX_HOPS; i < MAX_STACK_WORDS; i++) {
+		u32 *p = c->data + (at & MAX_AT);
+
 		FENCE(i);
-		if (i >= stack->hops)
+		if (i >= hops || (void *)(p + 1) > c->data_end)
 			break;
-		u32 latency = WORD(c, at + stack->items[BIT_HOP_LATENCY].at) | stack->items[BIT_HOP_LATENCY].absent;
-		u32 none = ones_if_none32(latency);
+		u32 latency = BE32(*p) | absent, none = ones_if_none32(latency);
 
 		sums->latency += latency & ~none;
 		sums->flow_latency += latency & ~none;
 		sums->found |= ~none;
 		sums->missing |= none;
-		at += stack->stride;
+		at += stride;
 	}
-	return true;
+	REREAD();
 }
 
 /* The hops, sections 2.6 and 2.7, nearest the sink first. MAX_HOPS are kept, the sums are over all.
@@ -782,10 +789,10 @@ inline_always u32 parse_stack(struct cursor *c, struct scratch *s)
 			return OUTCOME_TRUNC_STACK;
 		at += stride;
 	}
-	if (hops > MAX_HOPS) {
+	REREAD(); /* of hops, of which each way out of the loop knows something else */
+	if (stack->hops > MAX_HOPS) {
 		r->flags |= REPORT_HOPS_TRUNCATED;
-		if (!sum_the_rest(c, stack, at, sums))
-			return OUTCOME_TRUNC_STACK;
+		sum_the_rest(c, stack, at, sums);
 	}
 	r->latency = sums->latency | ((u64)(sums->found & 1) - 1);
 	r->flow_latency = sums->flow_latency | ((u64)(sums->flow_found & ~sums->missing & 1) - 1);
@@ -812,6 +819,7 @@ inline_always u32 original_flow(struct cursor *c, struct scratch *s)
 		u32 *ports;
 
 		c->at = meet(stack->original, &s->meeting) & MAX_AT;
+		c->end = reread(&s->end);
 		ports = TAKE(c, u32); /* source 16 | destination 16, in TCP and UDP */
 		if (ports) {
 			r->flags |= REPORT_FLOW_PORTS;
@@ -841,6 +849,7 @@ inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct
 			at = inner->after_options;
 	}
 	c->at = meet(at, &s->meeting) & MAX_AT;
+	c->end = reread(&s->end);
 	if (c->at > c->end)
 		return OUTCOME_TRUNC_INNER;
 	outcome = parse_int_header(c, set, s);
@@ -874,9 +883,6 @@ inline_always void clear(struct scratch *s)
 #pragma unroll
 	for (int i = 2; i < __builtin_offsetof(struct report, source) / 8; i++)
 		head[i] = 0;
-	r->cell1 = 1;
-	r->cell2 = 2;
-	r->local.cell = HEAD_CELLS;
 	r->drop_queue_id = 0xFF;
 	r->drop_reason = 0xFF;
 	r->latency = NONE64;

@@ -202,7 +202,7 @@ struct flow {
 
 enum flow_flag {
 	FLOW_PATH = 1,			 /* a stack was seen: hops and hop_count count */
-	FLOW_CONGESTED = 2,		 /* the last report had Q */
+	FLOW_CONGESTED = 2,		 /* the last report had Q, and that was told */
 	FLOW_TOLD = 4,			 /* some event of this flow went up */
 };
 

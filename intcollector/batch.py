@@ -41,6 +41,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.reports)
 
+    def only(self, rows: np.ndarray) -> Batch:
+        """The events that rows (bool (n,)) names, with their hops."""
+        hops = rows[self.hop_report]
+        place = np.cumsum(rows) - 1
+        return Batch(self.reports[rows], self.hops[hops], place[self.hop_report[hops]], self.hop_index[hops], self.clock_ns)
+
 
 @dataclasses.dataclass(frozen=True)
 class State:

@@ -8,7 +8,7 @@ from typing import Any
 from . import series, wire
 from .config import Config
 from .datapath import Datapath
-from .layout import OUTCOMES
+from .layout import Outcome
 
 Answer = dict[str, Any]
 
@@ -51,13 +51,14 @@ class KernelDecoder:
         batch = self._datapath.drain()
         if len(batch) != sum(waiting):
             raise AssertionError(f"{sum(waiting)} packets were run, {len(batch)} came up")
-        told = zip(batch.reports["outcome"].tolist(), series.reports(batch), strict=True)
+        outcomes = iter(batch.reports["outcome"].tolist())
+        accepted = iter(series.reports(batch.only(batch.reports["outcome"] == Outcome.ok)))
         for runs in waiting:
             if not runs:
                 yield {"outcome": "pass_short_l2", "reports": []}
                 continue
-            outcome, report = next(told)
-            yield {"outcome": OUTCOMES[outcome], "reports": [] if outcome else [report]}
+            outcome = Outcome(next(outcomes))
+            yield {"outcome": outcome.name, "reports": [next(accepted)] if outcome == Outcome.ok else []}
 
     def close(self) -> None:
         self._datapath.close()

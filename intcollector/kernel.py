@@ -186,3 +186,12 @@ def map_items(
         first = False
         if last or (array and total >= entries):
             return np.concatenate(keys), np.concatenate(values)
+
+
+def load_instructions(code: bytes) -> int:
+    """Load a small XDP program given as its instructions; its descriptor."""
+    instructions, license = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    head = struct.pack(
+        "=IIQQ", PROG_TYPE_XDP, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(license)
+    )
+    return bpf(PROG_LOAD, head + bytes(48))

@@ -66,7 +66,7 @@ class Program:
         with tempfile.TemporaryFile() as log:
             try:
                 with _stderr_to(log):
-                    self.bpf = bcc.BPF(src_file=str(path), cflags=flags)
+                    self.bpf = bcc.BPF(src_file=str(path).encode(), cflags=flags)
             except Exception as error:  # bcc raises bare Exception
                 raise LoadError(f"cannot compile {path.name}: {error}\n{_text(log)}") from None
 
@@ -75,7 +75,7 @@ class Program:
         with tempfile.TemporaryFile() as log:
             try:
                 with _stderr_to(log):
-                    return int(self.bpf.load_func(function, self._bcc.BPF.XDP).fd)
+                    return int(self.bpf.load_func(function.encode(), self._bcc.BPF.XDP).fd)
             except Exception as error:  # bcc raises bare Exception
                 said = _text(log)
                 if "Operation not permitted" in said or os.geteuid() != 0:
@@ -84,7 +84,7 @@ class Program:
 
     def map_fd(self, name: str) -> int:
         """The descriptor of a map."""
-        return int(self.bpf[name].map_fd)
+        return int(self.bpf[name.encode()].map_fd)
 
     def close(self) -> None:
         """Give up all descriptors of programs and maps."""

@@ -121,12 +121,16 @@ class _Vector(ctypes.Structure):
     _fields_ = [("base", ctypes.c_size_t), ("length", ctypes.c_size_t)]
 
 
-class _Message(ctypes.Structure):
+class _Header(ctypes.Structure):  # struct msghdr
     _fields_ = [
         ("name", ctypes.c_size_t), ("name_length", ctypes.c_uint), ("vectors", ctypes.c_size_t),
         ("vector_count", ctypes.c_size_t), ("control", ctypes.c_size_t), ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int), ("sent", ctypes.c_uint),
+        ("flags", ctypes.c_int),
     ]  # fmt: skip
+
+
+class _Message(ctypes.Structure):  # struct mmsghdr
+    _fields_ = [("header", _Header), ("sent", ctypes.c_uint)]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -152,8 +156,8 @@ class PacketSocket:
         self._messages = (_Message * _BATCH)()
         self._spans = np.frombuffer(memoryview(self._vectors).cast("B"), np.uintp).reshape(_BATCH, 2)
         for i in range(_BATCH):
-            self._messages[i].vectors = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_Vector)
-            self._messages[i].vector_count = 1
+            self._messages[i].header.vectors = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_Vector)
+            self._messages[i].header.vector_count = 1
 
     def send(self, data: np.ndarray, start: np.ndarray, length: np.ndarray) -> int:
         """Send frames: of contiguous bytes data (any shape), those that begin at start (n,) and have that length (n,).

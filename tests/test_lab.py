@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -336,3 +338,19 @@ def test_packet_socket_takes_arrays(pair: Lab) -> None:
         wait_for(lambda: len(caught) == 3000)
     flat = data.tobytes()
     assert caught == [flat[a : a + n] for a, n in zip(start.tolist(), length.tolist(), strict=True)]
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is missing")
+def test_the_structs_of_sendmmsg_are_the_c_librarys(tmp_path: pathlib.Path) -> None:
+    """struct mmsghdr is laid out as the C compiler does it: otherwise one call sends one packet, not a thousand."""
+    source = tmp_path / "sizes.c"
+    source.write_text(
+        "#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdio.h>\n#include <sys/socket.h>\n#include <sys/uio.h>\n"
+        'int main(void) { printf("%zu %zu %zu %zu", sizeof(struct mmsghdr), offsetof(struct mmsghdr, msg_len),\n'
+        "offsetof(struct msghdr, msg_iov), sizeof(struct iovec)); }\n"
+    )
+    subprocess.run(["gcc", "-o", str(tmp_path / "sizes"), str(source)], check=True, timeout=60)
+    said = subprocess.run([str(tmp_path / "sizes")], capture_output=True, text=True, check=True, timeout=20).stdout
+    message, header, vector = sending._Message, sending._Header, sending._Vector
+    sizes = ctypes.sizeof(message), message.sent.offset, header.vectors.offset, ctypes.sizeof(vector)
+    assert said == "{} {} {} {}".format(*sizes)
