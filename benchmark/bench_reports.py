@@ -60,7 +60,9 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(result, indent=1))
         return 0
-    print(f"{result['machine']}; verifier: {verifier.verified_instructions} instructions, load {verifier.load_s:.2f} s\n")
+    print(
+        f"{result['machine']}; verifier: {verifier.verified_instructions} instructions, load {verifier.load_s:.2f} s\n"
+    )
     print(f"{'case':26} {'drop, ns':>9} {'collector, ns':>14} {'ratio':>6}")
     for row in rows:
         print(f"{row['case']:26} {row['drop']:9.0f} {row['collector']:14.0f} {row['ratio']:6.1f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ COUNTERS = LAYOUT.dtypes["counters"]
 SETTINGS = LAYOUT.dtypes["settings"]
 
 
-def _empty(dtype: np.dtype):
+def _empty(dtype: np.dtype) -> Any:
     return dataclasses.field(default_factory=lambda: np.empty(0, dtype))
 
 
@@ -45,7 +46,9 @@ class Batch:
         """The events that rows (bool (n,)) names, with their hops."""
         hops = rows[self.hop_report]
         place = np.cumsum(rows) - 1
-        return Batch(self.reports[rows], self.hops[hops], place[self.hop_report[hops]], self.hop_index[hops], self.clock_ns)
+        return Batch(
+            self.reports[rows], self.hops[hops], place[self.hop_report[hops]], self.hop_index[hops], self.clock_ns
+        )
 
 
 @dataclasses.dataclass(frozen=True)

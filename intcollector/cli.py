@@ -127,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("run", "attach to interfaces, collect and export, until SIGINT or SIGTERM", run)
     sub.add_argument("interfaces", nargs="+", metavar="IFACE")
-    sub.add_argument("--config", metavar="FILE", help="options from a file; SIGHUP reads it again (see docs/options.md)")
+    sub.add_argument(
+        "--config", metavar="FILE", help="options from a file; SIGHUP reads it again (see docs/options.md)"
+    )
     add_options(sub, Config, lambda field: True)
 
     sub = command("decode", "print what the packets of a capture are, one JSON line each", decode)
@@ -151,7 +153,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("capture", metavar="PCAP")
     sub.add_argument("interface", metavar="IFACE")
     sub.add_argument(
-        "--rate", type=_argument(number(1, 10**9)), metavar="PPS", help="packets a second (default: as fast as possible)"
+        "--rate",
+        type=_argument(number(1, 10**9)),
+        metavar="PPS",
+        help="packets a second (default: as fast as possible)",
     )
     sub.add_argument("--loop", type=_argument(number(1, 10**9)), default=1, metavar="N", help="times (default: 1)")
 
@@ -398,7 +403,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = _parser().parse_args(argv)
     arguments.argv = argv
     logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO, format="intcollector: %(message)s", stream=sys.stderr
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="intcollector: %(message)s",
+        stream=sys.stderr,
     )
     for library in ("pyroute2", "urllib3"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ Adding an option is adding a field here: cli.py makes the flag of it (`queue_occ
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,8 @@ PROFILES = ("spec", "l2port4", "geant", "onos", "intcollector")
 
 def option(default: Any, help: str, *, parse: Callable[[str], Any] = str, **more: Any) -> Any:
     """A field that is also a flag. more: choices, metavar, repeat (the flag may be given again), live (a running
-    collector takes a new value on SIGHUP), decode (the option also matters to `decode`), const (a flag without value)."""
+    collector takes a new value on SIGHUP), decode (the option also matters to `decode`), const (a flag without
+    value)."""
     metadata = {"help": help, "parse": parse, **more}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -106,7 +107,11 @@ class Config:
         (54321,), "UDP destination port of reports; again for more", parse=number(1, 65535), repeat=True, decode=True
     )
     int_dscp: tuple[int, int] | None = option(
-        None, "DSCP that marks packets with INT; without it the shim must be plausible", parse=dscp, metavar="V[/M]", decode=True
+        None,
+        "DSCP that marks packets with INT; without it the shim must be plausible",
+        parse=dscp,
+        metavar="V[/M]",
+        decode=True,
     )
     profile: str = option("spec", "how exporters that deviate lay out a report", choices=PROFILES, decode=True)
     tcp_int_position: str = option(
@@ -138,7 +143,11 @@ class Config:
         50, "an egress port's TX utilization that changes by more is an event", parse=number(0, 2**32 - 1), live=True
     )
     keepalive: float = option(
-        1.0, "seconds after which a flow that changes nothing is told again; 0: never", parse=seconds, metavar="S", live=True
+        1.0,
+        "seconds after which a flow that changes nothing is told again; 0: never",
+        parse=seconds,
+        metavar="S",
+        live=True,
     )
     latency_unit: str = option("ns", "the unit of the devices' latencies", choices=("ns", "us"))
 
@@ -155,7 +164,9 @@ class Config:
     xdp_mode: str = option("auto", "auto tries native, then generic", choices=("auto", "native", "generic"))
     force: bool = option(False, "replace another XDP program on the interface", const=True)
     accepted_verdict: str = option(
-        "drop", "what becomes of an accepted report: consumed, or handed on to the network stack", choices=("drop", "pass")
+        "drop",
+        "what becomes of an accepted report: consumed, or handed on to the network stack",
+        choices=("drop", "pass"),
     )
     malformed_verdict: str = option("pass", "what becomes of a malformed report", choices=("drop", "pass"))
 
@@ -170,7 +181,10 @@ class Config:
     jsonl: str | None = option(None, "write events as JSON lines to this file; - for stdout", metavar="PATH")
     push_interval: float = option(1.0, "seconds between pushes of buffered points", parse=interval, metavar="S")
     push_buffer: int = option(
-        64, "MiB of points kept while a server is away; the oldest are given up first", parse=number(1, 65536), metavar="MIB"
+        64,
+        "MiB of points kept while a server is away; the oldest are given up first",
+        parse=number(1, 65536),
+        metavar="MIB",
     )
 
     def __post_init__(self) -> None:
@@ -178,6 +192,8 @@ class Config:
             raise UsageError(f"--port: {len(set(self.port))} ports given, at most 16 are possible")
         if len(self.source_only_words) > 8:
             raise UsageError("--source-only-words: at most 8 domains are possible")
+        if len(dict(self.source_only_words)) < len(self.source_only_words):
+            raise UsageError("--source-only-words: a domain is given twice")
 
     @property
     def accepts_report_length_1(self) -> bool:
@@ -201,4 +217,6 @@ class Config:
 
 def address_text(packed: bytes, version: int) -> str:
     """An IPv4 or IPv6 address (first bytes of packed) as text."""
-    return str(ipaddress.IPv4Address(packed[:4]) if version == 4 else ipaddress.IPv6Address(packed[:16]))
+    if version == 4:
+        return socket.inet_ntop(socket.AF_INET, packed[:4])
+    return socket.inet_ntop(socket.AF_INET6, packed[:16])

@@ -1,7 +1,7 @@
 """The kernel program from user space: load, set, attach, drain, read maps, detach.
 
-Events come up as cells of 64 bytes (bpf/report.h, struct report) through a ring buffer or perf buffers; both are read here
-from mapped memory into numpy arrays, without a system call and without an object a report.
+Events come up as cells of 64 bytes (bpf/report.h, struct report) through a ring buffer or perf buffers; both are read
+here from mapped memory into numpy arrays, without a system call and without an object a report.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from .batch import (
 )
 from .config import Config
 from .errors import LoadError
-from .layout import CELL, HEAD, HEAD_CELLS, HOP, LAYOUT
+from .layout import CELL, HEAD, HEAD_CELLS, HOP, LAYOUT, offset
 from .loader import Program
 
 SOURCE_FILE, FUNCTION = "collector.c", "collector"
 FIRST_HOP_CELL = HEAD_CELLS + 1
-CELL_AT = HOP.fields["cell"][1]
+CELL_AT = offset(HOP, "cell")
 """Where every cell has its number."""
 RING_HEADER, PERF_HEADER = 8, 12
 PAGE = mmap.PAGESIZE
@@ -91,7 +91,8 @@ def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
 
 
 def to_batch(cells: np.ndarray, clock_ns: int) -> Batch:
-    """Cells (u8, (n, 64), each event's behind one another) -> Batch. Copies; the transport's memory is free after it."""
+    """Cells (u8, (n, 64), each event's behind one another) -> Batch. Copies; the transport's memory is free after
+    it."""
     if not len(cells):
         return Batch(clock_ns=clock_ns)
     numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
@@ -120,7 +121,7 @@ class Transport(Protocol):
 class Ring:
     """A BPF ring buffer (Linux 5.8), mapped.
 
-    Memory: one page with the consumer's position, which is ours; one with the producer's; then the data, mapped twice in
+    Memory: a page with the consumer's position, which is ours; one with the producer's; then the data, mapped twice in
     a row so that no event is ever cut. An event's first 8 bytes are its length and state: BUSY while the kernel writes.
     """
 
@@ -142,8 +143,8 @@ class Ring:
         first = start % self._size // CELL
         cells = self._cells[first : first + (end - start) // CELL]
         # An event that is still being written ends what can be read. Only heads have a length word; in other cells the
-        # same bytes are a report's or a hop's, so the cell number is looked at, too. The length is read last: once it is
-        # not busy, all of the event is there.
+        # same bytes are a report's or a hop's, so the cell number is looked at, too. The length is read last: once it
+        # is not busy, all of the event is there.
         words = cells[:, :4].copy().view("<u4")[:, 0]
         busy = np.flatnonzero((words & self.BUSY != 0) & self._may_be_head(cells, words))
         if len(busy):
@@ -157,8 +158,8 @@ class Ring:
         return (length + RING_HEADER) % CELL == 0
 
     def _first_busy(self, words: np.ndarray) -> int:
-        """The cell of the first event that is not finished: by following the lengths, since a cell that is being written
-        may hold anything. A loop over events, taken only when the drain met one in the making."""
+        """The cell of the first event that is not finished: by following the lengths, since a cell that is being
+        written may hold anything. A loop over events, taken only when the drain met one in the making."""
         at = 0
         while at < len(words):
             word = int(words[at])
@@ -176,8 +177,9 @@ class Ring:
 class PerfBuffer:
     """One perf buffer a CPU (Linux before 5.8), mapped.
 
-    Memory: a page with both positions, then the data. A record is cut at the end of the data, so it is copied out in two
-    pieces first. The kernel puts a LOST record of 24 bytes in between after a loss; the program itself has counted those.
+    Memory: a page with both positions, then the data. A record is cut at the end of the data, so it is copied out in
+    two pieces first. The kernel puts a LOST record of 24 bytes in between after a loss; the program itself has counted
+    those.
     """
 
     name = "perf"
@@ -269,7 +271,7 @@ def _in_order(cells: np.ndarray) -> np.ndarray:
     """Events of several CPUs by their time."""
     numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
     owner = np.cumsum(numbers == 0) - 1
-    at = HEAD.fields["received_ns"][1]
+    at = offset(HEAD, "received_ns")
     times = cells[numbers == 0][:, at : at + 8].copy().view("<u8")[:, 0]
     rank = np.empty(len(times), np.intp)
     rank[np.argsort(times, kind="stable")] = np.arange(len(times))

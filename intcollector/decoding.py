@@ -8,12 +8,13 @@ from typing import Any
 from . import series, wire
 from .config import Config
 from .datapath import Datapath
-from .layout import Outcome
+from .layout import OUTCOMES
 
 Answer = dict[str, Any]
 
 MIN_TEST_RUN, MAX_TEST_RUN = 14, 3498
 """Bytes that BPF_PROG_TEST_RUN takes: an Ethernet header, and what fits into a page beside XDP's own room."""
+OK = OUTCOMES.index("ok")
 TOGETHER = 64
 """Packets between two drains."""
 
@@ -34,8 +35,8 @@ class KernelDecoder:
         self._datapath = Datapath(config, tell_all=True)
 
     def decode(self, packets: Iterable[bytes]) -> Iterator[Answer]:
-        """As by_python. A packet shorter than an Ethernet header cannot be given to the kernel; one longer than it takes
-        is cut, which changes nothing unless a report reaches that far, for which `trunc_frame` is told."""
+        """As by_python. A packet shorter than an Ethernet header cannot be given to the kernel; one longer than it
+        takes is cut, which changes nothing unless a report reaches that far, for which `trunc_frame` is told."""
         waiting: list[bool] = []
         for packet in packets:
             runs = len(packet) >= MIN_TEST_RUN
@@ -52,13 +53,13 @@ class KernelDecoder:
         if len(batch) != sum(waiting):
             raise AssertionError(f"{sum(waiting)} packets were run, {len(batch)} came up")
         outcomes = iter(batch.reports["outcome"].tolist())
-        accepted = iter(series.reports(batch.only(batch.reports["outcome"] == Outcome.ok)))
+        accepted = iter(series.reports(batch.only(batch.reports["outcome"] == OK)))
         for runs in waiting:
             if not runs:
                 yield {"outcome": "pass_short_l2", "reports": []}
                 continue
-            outcome = Outcome(next(outcomes))
-            yield {"outcome": outcome.name, "reports": [next(accepted)] if outcome == Outcome.ok else []}
+            outcome = next(outcomes)
+            yield {"outcome": OUTCOMES[outcome], "reports": [next(accepted)] if outcome == OK else []}
 
     def close(self) -> None:
         self._datapath.close()

@@ -1,12 +1,12 @@
 """The exceptions of intcollector.
 
-    IntCollectorError           what `except` in cli.py catches: one sentence, and what to try
-    |-- UsageError              wrong options or configuration: exit code 2
-    |-- LayoutError             bpf/report.h is not in the form layout.py reads
-    |-- LoadError               the kernel program does not compile, load or verify
-    |-- AttachError             an interface cannot be taken, or not in this mode
-    |-- CaptureError            a file of packets cannot be read or written
-    `-- ExporterError           an exporter cannot start: address in use, file not writable, ...
+IntCollectorError           what `except` in cli.py catches: one sentence, and what to try
+|-- UsageError              wrong options or configuration: exit code 2
+|-- LayoutError             bpf/report.h is not in the form layout.py reads
+|-- LoadError               the kernel program does not compile, load or verify
+|-- AttachError             an interface cannot be taken, or not in this mode
+|-- CaptureError            a file of packets cannot be read or written
+`-- ExporterError           an exporter cannot start: address in use, file not writable, ...
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Interfaces: what is on them, attaching the program, and taking it up again when one went away and came back.
 
-By a BPF link (Linux 5.9): it lives as long as its descriptor, so that even a killed collector leaves the interface clean.
-Older kernels are attached by netlink, which a kill leaves behind. The links and netlink are pyroute2's.
+By a BPF link (Linux 5.9): it lives as long as its descriptor, so that even a killed collector leaves the interface
+clean. Older kernels are attached by netlink, which a kill leaves behind. The links and netlink are pyroute2's.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def occupant(link: Any) -> Occupant | None:
     mode = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else 0
     if not mode:
         return None
-    identity = next(
-        (i for a in ("PROG_ID", "DRV_PROG_ID", "SKB_PROG_ID") if (i := xdp.get_attr(f"IFLA_XDP_{a}"))), 0
-    )
+    identity = next((i for a in ("PROG_ID", "DRV_PROG_ID", "SKB_PROG_ID") if (i := xdp.get_attr(f"IFLA_XDP_{a}"))), 0)
     try:
         name = kernel.program_name(identity)
     except OSError:
@@ -126,7 +124,9 @@ class Attachment:
             except OSError as error:
                 if error.errno != errno.EINVAL or _knows_links():
                     raise
-            log.warning("this kernel has no BPF links for XDP (Linux 5.9): a killed collector leaves its program behind")
+            log.warning(
+                "this kernel has no BPF links for XDP (Linux 5.9): a killed collector leaves its program behind"
+            )
         _set_program(route, link["index"], self._program, FLAGS[mode])
         self._by_netlink = True
 

@@ -59,7 +59,8 @@ def link_detach(link: int) -> None:
 
 def links() -> list[tuple[int, int, int]]:
     """All XDP links of this kernel: (link id, program id, ifindex)."""
-    found, last = [], 0
+    found: list[tuple[int, int, int]] = []
+    last = 0
     while True:
         attributes = bytearray(struct.pack("=III", last, 0, 0))
         try:

@@ -111,16 +111,21 @@ REPORT = LAYOUT.dtypes["report"]
 """A whole struct report, hops included: what the kernel program keeps a packet in."""
 
 
+def offset(dtype: np.dtype, name: str) -> int:
+    """Where in a struct a field begins, bytes."""
+    assert dtype.fields is not None
+    return int(dtype.fields[name][1])
+
+
 def _head() -> np.dtype:
-    names = [n for n in REPORT.names if n != "hops"]
-    return np.dtype(
-        {
-            "names": names,
-            "formats": [REPORT.fields[n][0] for n in names],
-            "offsets": [REPORT.fields[n][1] for n in names],
-            "itemsize": REPORT.fields["hops"][1],
-        }
-    )
+    names = [n for n in REPORT.names or () if n != "hops"]
+    layout: Any = {
+        "names": names,
+        "formats": [REPORT[n] for n in names],
+        "offsets": [offset(REPORT, n) for n in names],
+        "itemsize": offset(REPORT, "hops"),
+    }
+    return np.dtype(layout)
 
 
 HEAD = _head()
@@ -134,9 +139,5 @@ def _flags(name: str, prefix: str) -> Any:
 ReportFlag = _flags("report_flag", "REPORT_")
 FlowFlag = _flags("flow_flag", "FLOW_")
 Change = _flags("change", "CHANGE_")
-Outcome = enum.IntEnum(
-    "Outcome",
-    {k.removeprefix("OUTCOME_").lower(): v for k, v in LAYOUT.enums["outcome"].items() if k != "OUTCOMES"},
-)
-OUTCOMES = tuple(o.name for o in Outcome)
+OUTCOMES = tuple(k.removeprefix("OUTCOME_").lower() for k in LAYOUT.enums["outcome"] if k != "OUTCOMES")
 """Outcome names by number, as users see them."""

@@ -18,9 +18,18 @@ from typing import Any
 from .errors import LoadError
 from .layout import bpf_folder
 
-FLAGS = ("-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-pointer-sign", "-Wno-address-of-packed-member")
-"""Structs are cleared and compared by words, hence no strict aliasing. bcc's own headers do not compile cleanly with more
-warnings than these."""
+FLAGS = (
+    "-fno-strict-aliasing",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unused-parameter",
+    "-Wno-sign-compare",
+    "-Wno-pointer-sign",
+    "-Wno-address-of-packed-member",
+)
+"""Structs are cleared and compared by words, hence no strict aliasing. bcc's own headers do not compile cleanly with
+more warnings than these."""
 
 
 def _include_folders() -> list[str]:
@@ -54,8 +63,8 @@ class Program:
             import bcc
         except ImportError:
             raise LoadError(
-                f"{sys.executable} does not see bcc: install the distribution's package python3-bpfcc and use a virtual "
-                "environment made by /usr/bin/python3 with --system-site-packages (the bcc on PyPI is another program)"
+                f"{sys.executable} does not see bcc: install the distribution's package python3-bpfcc and use a "
+                "virtual environment made by /usr/bin/python3 with --system-site-packages (the bcc on PyPI is another program)"
             ) from None
         if not hasattr(bcc, "BPF"):
             raise LoadError(f"{bcc.__file__} is not the BPF Compiler Collection: remove it, install python3-bpfcc")
@@ -67,7 +76,7 @@ class Program:
             try:
                 with _stderr_to(log):
                     self.bpf = bcc.BPF(src_file=str(path).encode(), cflags=flags)
-            except Exception as error:  # bcc raises bare Exception
+            except Exception as error:  # noqa: BLE001 - bcc raises just that
                 raise LoadError(f"cannot compile {path.name}: {error}\n{_text(log)}") from None
 
     def load(self, function: str) -> int:
@@ -76,7 +85,7 @@ class Program:
             try:
                 with _stderr_to(log):
                     return int(self.bpf.load_func(function.encode(), self._bcc.BPF.XDP).fd)
-            except Exception as error:  # bcc raises bare Exception
+            except Exception as error:  # noqa: BLE001 - bcc raises just that
                 said = _text(log)
                 if "Operation not permitted" in said or os.geteuid() != 0:
                     raise LoadError(f"cannot load {function}: not permitted; run as root (sudo)") from None

@@ -68,7 +68,9 @@ def settings(options: str) -> list[Config]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare the kernel program and the Python decoder on mutated packets.")
+    parser = argparse.ArgumentParser(
+        description="Compare the kernel program and the Python decoder on mutated packets."
+    )
     parser.add_argument("--packets", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -82,7 +84,7 @@ def main() -> int:
             try:
                 left = arguments.packets * len(vectors) // total
                 source = mutated(vectors, left, arguments.seed)
-                while some := [packet for packet, _ in zip(source, range(5000))]:
+                while some := [packet for packet, _ in zip(source, range(5000), strict=False)]:
                     for frame, told, expected in disagreements(decoder, config, some):
                         found += 1
                         print(json.dumps({"options": options, "int_dscp": config.int_dscp, "packet": frame.hex(),
