@@ -95,7 +95,7 @@ def to_batch(cells: np.ndarray, clock_ns: int) -> Batch:
     it."""
     if not len(cells):
         return Batch(clock_ns=clock_ns)
-    numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
+    numbers = _column(cells, CELL_AT, "<u4")
     heads = np.flatnonzero(numbers == 0)
     reports = np.empty(len(heads), HEAD)
     parts = reports.view(np.uint8).reshape(len(heads), FIRST_HOP_CELL, CELL)
@@ -105,6 +105,27 @@ def to_batch(cells: np.ndarray, clock_ns: int) -> Batch:
     hops = cells[at_hop].reshape(-1).view(HOP)
     owner = np.cumsum(numbers == 0) - 1
     return Batch(reports, hops, owner[at_hop], numbers[at_hop].astype(np.intp) - FIRST_HOP_CELL, clock_ns)
+
+
+def _column(cells: np.ndarray, at: int, dtype: str) -> np.ndarray:
+    """The number at a place in every cell: (n,)."""
+    return cells[:, at : at + np.dtype(dtype).itemsize].copy().view(dtype)[:, 0]
+
+
+def whole_events(cells: np.ndarray, sizes: np.ndarray, finished: np.ndarray) -> int:
+    """How many cells from the first on are finished events behind one another.
+
+    sizes (n,), bytes, and finished (n,), bool: what each cell says if it is an event's first. Behind the first event
+    that is still being written anything may stand, also what looks like events; but it does not join on to what is
+    before it.
+    """
+    heads = np.flatnonzero(_column(cells, CELL_AT, "<u4") == 0)
+    if not len(heads) or heads[0]:
+        return 0
+    ends = heads + sizes[heads].astype(np.intp) // CELL
+    joined = np.append(ends[:-1] == heads[1:], False)
+    stop = int(np.argmax(~joined | ~finished[heads]))
+    return int(ends[stop] if finished[heads[stop]] else heads[stop])
 
 
 class Transport(Protocol):
@@ -126,7 +147,8 @@ class Ring:
     """
 
     name = "ring"
-    BUSY, DISCARDED = 1 << 31, 1 << 30
+    STATE = 3 << 30
+    """Bits of the length: being written, and discarded (which the program never does)."""
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._size = size
@@ -142,31 +164,12 @@ class Ring:
             return self._cells[:0]
         first = start % self._size // CELL
         cells = self._cells[first : first + (end - start) // CELL]
-        # An event that is still being written ends what can be read. Only heads have a length word; in other cells the
-        # same bytes are a report's or a hop's, so the cell number is looked at, too. The length is read last: once it
-        # is not busy, all of the event is there.
-        words = cells[:, :4].copy().view("<u4")[:, 0]
-        busy = np.flatnonzero((words & self.BUSY != 0) & self._may_be_head(cells, words))
-        if len(busy):
-            cells = cells[: self._first_busy(words)]
-        copy = cells.copy()
-        self._consumer[0] = start + len(cells) * CELL
+        words = _column(cells, 0, "<u4")
+        copy = cells[
+            : whole_events(cells, (words & ~np.uint32(self.STATE)) + RING_HEADER, words & self.STATE == 0)
+        ].copy()
+        self._consumer[0] = start + len(copy) * CELL
         return copy
-
-    def _may_be_head(self, cells: np.ndarray, words: np.ndarray) -> np.ndarray:
-        length = words & ~np.uint32(self.BUSY | self.DISCARDED)
-        return (length + RING_HEADER) % CELL == 0
-
-    def _first_busy(self, words: np.ndarray) -> int:
-        """The cell of the first event that is not finished: by following the lengths, since a cell that is being
-        written may hold anything. A loop over events, taken only when the drain met one in the making."""
-        at = 0
-        while at < len(words):
-            word = int(words[at])
-            if word & self.BUSY:
-                return at
-            at += ((word & ~self.DISCARDED) + RING_HEADER) // CELL
-        return at
 
     def close(self) -> None:
         del self._consumer, self._producer, self._cells
@@ -231,7 +234,8 @@ class PerfBuffer:
         pieces, at = [], 0
         while at < len(linear):  # once, and once more a LOST record
             cells = linear[at : at + (len(linear) - at) // CELL * CELL].reshape(-1, CELL)
-            whole = self._samples(cells)
+            kinds, sizes = _column(cells, 0, "<u4"), _column(cells, 6, "<u2")
+            whole = whole_events(cells, sizes, kinds == self.SAMPLE)
             if whole:
                 pieces.append(cells[:whole])
                 at += whole * CELL
@@ -239,20 +243,6 @@ class PerfBuffer:
                 at += int(linear[at + 6 : at + 8].view("<u2")[0])
         positions[self.TAIL_AT] = end
         return pieces
-
-    def _samples(self, cells: np.ndarray) -> int:
-        """How many cells from the start are samples behind one another."""
-        if not len(cells):
-            return 0
-        kinds = cells[:, :4].copy().view("<u4")[:, 0]
-        sizes = cells[:, 6:8].copy().view("<u2")[:, 0].astype(np.intp)
-        numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
-        heads = np.flatnonzero((numbers == 0) & (kinds == self.SAMPLE))
-        if not len(heads) or heads[0]:
-            return 0
-        ends = heads + sizes[heads] // CELL
-        broken = np.flatnonzero(ends[:-1] != heads[1:])
-        return int(ends[broken[0]] if len(broken) else ends[-1])
 
     def close(self) -> None:
         for memory in self._maps:
@@ -269,10 +259,10 @@ def _ioctl(descriptor: int, request: int) -> None:
 
 def _in_order(cells: np.ndarray) -> np.ndarray:
     """Events of several CPUs by their time."""
-    numbers = cells[:, CELL_AT : CELL_AT + 4].copy().view("<u4")[:, 0]
+    numbers = _column(cells, CELL_AT, "<u4")
     owner = np.cumsum(numbers == 0) - 1
     at = offset(HEAD, "received_ns")
-    times = cells[numbers == 0][:, at : at + 8].copy().view("<u8")[:, 0]
+    times = _column(cells[numbers == 0], at, "<u8")
     rank = np.empty(len(times), np.intp)
     rank[np.argsort(times, kind="stable")] = np.arange(len(times))
     return cells[np.argsort(rank[owner], kind="stable")]

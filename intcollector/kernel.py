@@ -6,6 +6,7 @@ Everything here takes and gives file descriptors, integers and bytes. Errors: OS
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -176,7 +177,9 @@ def map_items(
         except FileNotFoundError:  # the end of the map was reached
             last = True
         except OSError as error:
-            if error.errno == 28 and chunk < 1 << 20:  # ENOSPC: one bucket holds more than the chunk
+            if first and error.errno in (errno.EINVAL, _ENOTSUPP):
+                return _items_one_by_one(descriptor, key, value, entries, array)
+            if error.errno == errno.ENOSPC and chunk < 1 << 20:  # one bucket holds more than the chunk
                 chunk *= 2
                 continue
             raise
@@ -187,6 +190,38 @@ def map_items(
         first = False
         if last or (array and total >= entries):
             return np.concatenate(keys), np.concatenate(values)
+
+
+_ENOTSUPP = 524
+"""The kernel's own "not supported", which should not reach us and does."""
+
+
+def _items_one_by_one(
+    descriptor: int, key: np.dtype, value: np.dtype, entries: int, array: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """map_items() where the kernel has no batches for this map (Linux 5.6, per-CPU arrays 5.13): a call an entry."""
+    keys, values = np.zeros(entries, key), np.zeros(entries, value)
+    if array:
+        keys = np.arange(entries, dtype="<u4").view(key)
+        for at in range(entries):
+            map_lookup(descriptor, keys[at].tobytes(), values[at : at + 1])
+        return keys, values
+    count, last = 0, 0
+    for _ in range(2 * entries):  # a hash that changes meanwhile may begin anew, but not for ever
+        here = address_of(keys[count : count + 1])
+        try:
+            bpf(MAP_GET_NEXT_KEY, struct.pack("=IIQQQ", descriptor, 0, last, here, 0))
+        except FileNotFoundError:  # the end
+            break
+        last = here
+        try:
+            map_lookup(descriptor, keys[count].tobytes(), values[count : count + 1])
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        count += 1
+        if count == entries:
+            break
+    return keys[:count], values[:count]
 
 
 def load_instructions(code: bytes) -> int:

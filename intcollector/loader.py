@@ -64,7 +64,8 @@ class Program:
         except ImportError:
             raise LoadError(
                 f"{sys.executable} does not see bcc: install the distribution's package python3-bpfcc and use a "
-                "virtual environment made by /usr/bin/python3 with --system-site-packages (the bcc on PyPI is another program)"
+                "virtual environment made by /usr/bin/python3 with --system-site-packages (the bcc on PyPI is another "
+                "program)"
             ) from None
         if not hasattr(bcc, "BPF"):
             raise LoadError(f"{bcc.__file__} is not the BPF Compiler Collection: remove it, install python3-bpfcc")
