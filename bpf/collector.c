@@ -187,9 +187,14 @@ inline_always struct flow *find_flow(struct counters *count, struct report *r, s
 	return flow;
 }
 
+inline_always bool has_stack(const struct report *r)
+{
+	return (r->flags & (REPORT_INT | REPORT_INT_MX)) == REPORT_INT;
+}
+
 /* The stack: each hop's port, queue and latency; what is news goes into r. */
-inline_always void remember_stack(const struct settings *set, struct counters *count, struct scratch *s, struct flow *flow,
-				  u64 now)
+inline_always void remember_stack(const struct settings *set, struct counters *count, struct scratch *s,
+				  struct flow *flow, u64 now)
 {
 	struct report *r = &s->report;
 	u32 hops = r->hop_count;
@@ -291,7 +296,7 @@ inline_always struct flow *remember(const struct settings *set, struct counters 
 		flow->flags &= ~FLOW_CONGESTED;
 	else if (!(flow->flags & FLOW_CONGESTED))
 		r->changes |= CHANGE_CONGESTED_QUEUE;
-	if ((r->flags & (REPORT_INT | REPORT_INT_MX)) == REPORT_INT)
+	if (has_stack(r))
 		remember_stack(set, count, s, flow, now);
 	if (!(flow->flags & FLOW_TOLD))
 		r->changes |= CHANGE_NEW_FLOW;
@@ -340,7 +345,7 @@ inline_always void mark_told(struct scratch *s, struct flow *flow, u64 now)
 	flow->flags |= FLOW_TOLD;
 	if (r->flags & REPORT_CONGESTED_QUEUE)
 		flow->flags |= FLOW_CONGESTED;
-	if (r->changes & (CHANGE_NEW_FLOW | CHANGE_PATH | CHANGE_FLOW_LATENCY | CHANGE_KEEPALIVE) && r->flags & REPORT_INT)
+	if (r->changes & (CHANGE_NEW_FLOW | CHANGE_PATH | CHANGE_FLOW_LATENCY | CHANGE_KEEPALIVE) && has_stack(r))
 		flow->told_latency = r->flow_latency;
 	if (!changes)
 		return;
@@ -394,7 +399,8 @@ inline_always void tell(struct xdp_md *ctx, const struct settings *set, struct c
 {
 	struct report *r = &s->report;
 
-	if (!(r->changes | r->hop_latency_changes | r->tx_utilization_changes | r->queue_occupancy_changes) && !set->tell_all)
+	if (!(r->changes | r->hop_latency_changes | r->tx_utilization_changes | r->queue_occupancy_changes) &&
+	    !set->tell_all)
 		return;
 	if (send_up(ctx, s)) {
 		count->events_lost++;

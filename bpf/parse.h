@@ -33,7 +33,7 @@ struct stack {
 	u32 behind; /* words behind them */
 	u32 hops;   /* in the packet */
 	u32 bitmap;
-	u32 wide; /* bits whose item takes 8 bytes */
+	u32 wide;    /* bits whose item takes 8 bytes */
 	u32 version; /* 5, 10, 20; 0: there is nothing to read */
 	u32 mode;    /* REPORT_INT_MX or 0 */
 	u32 npt;     /* of a 2.x shim, and its last 16 bits */
@@ -74,7 +74,7 @@ struct scratch {
 	struct stack stack;
 	struct sums sums;
 	u32 meeting;
-	u32 end;	  /* the cursor's, to be read anew */
+	u32 end; /* the cursor's, to be read anew */
 	u32 pad;
 	u32 path_differs; /* remember_stack()'s */
 };
@@ -678,8 +678,8 @@ inline_always u64 timestamp(u32 first, u32 last, u32 wide, u32 absent)
 
 /* The hop's latency and timestamps, and the sums over all hops. A hop without a latency but with both timestamps has one
  * by subtraction, in their width; more than 32 bits of it is nothing that could be shown. */
-inline_always bool parse_times(struct cursor *c, const struct stack *stack, const struct widths *w, u32 at, struct hop *hop,
-			       struct sums *sums)
+inline_always bool parse_times(struct cursor *c, const struct stack *stack, const struct widths *w, u32 at,
+			       struct hop *hop, struct sums *sums)
 {
 	u32 latency = WORD(c, at + stack->items[BIT_HOP_LATENCY].at) | stack->items[BIT_HOP_LATENCY].absent;
 	u32 place = at + stack->items[BIT_INGRESS_TIMESTAMP].at;
@@ -710,8 +710,8 @@ inline_always bool parse_times(struct cursor *c, const struct stack *stack, cons
 	return true;
 }
 
-inline_always bool parse_hop(struct cursor *c, const struct stack *stack, const struct widths *w, u32 at, struct hop *hop,
-			     struct sums *sums)
+inline_always bool parse_hop(struct cursor *c, const struct stack *stack, const struct widths *w, u32 at,
+			     struct hop *hop, struct sums *sums)
 {
 	u32 word, last, absent, place;
 

@@ -12,13 +12,13 @@
 #ifndef INTCOLLECTOR_REPORT_H
 #define INTCOLLECTOR_REPORT_H
 
-#define MAX_HOPS 16	     /* hops kept of a stack, nearest the sink first; hop_count has the true number */
-#define MAX_VLANS 2	     /* 802.1Q and 802.1ad tags read, outside and inside */
-#define CELL 64		     /* bytes; what an event is made of */
-#define HEAD_CELLS 3	     /* of struct report, before the local hop */
-#define LATENCY_BUCKETS 34   /* 0, [1,1], [2,3], [4,7] .. [2^31, 2^32-2], then "no latency" */
-#define NO_LATENCY 33	     /* the bucket of hops that have none */
-#define SEQUENCE_WINDOW 64   /* sequence numbers looked back on for reordering and duplicates */
+#define MAX_HOPS 16	       /* hops kept of a stack, nearest the sink first; hop_count has the true number */
+#define MAX_VLANS 2	       /* 802.1Q and 802.1ad tags read, outside and inside */
+#define CELL 64		       /* bytes; what an event is made of */
+#define HEAD_CELLS 3	       /* of struct report, before the local hop */
+#define LATENCY_BUCKETS 34     /* 0, [1,1], [2,3], [4,7] .. [2^31, 2^32-2], then "no latency" */
+#define NO_LATENCY 33	       /* the bucket of hops that have none */
+#define SEQUENCE_WINDOW 64     /* sequence numbers looked back on for reordering and duplicates */
 #define MAX_SEQUENCE_GAP 65536 /* a jump ahead that is believed to be loss whatever it lands on; see sequence() */
 
 /* Why a packet ended where it did. Exactly one a packet; the names are those users see, in lower case. */
@@ -73,11 +73,11 @@ enum report_flag {
 	REPORT_INNER = 0x0020,		 /* there is an inner packet: vlan_ids count */
 	REPORT_FLOW_IPV4 = 0x0040,	 /* its addresses, protocol and dscp are there */
 	REPORT_FLOW_IPV6 = 0x0080,
-	REPORT_FLOW_PORTS = 0x0100,	 /* its ports are there */
-	REPORT_INT = 0x0200,		 /* an INT header was read: the int_* fields count */
-	REPORT_LOCAL = 0x0400,		 /* the reporting switch spoke of itself: local counts */
-	REPORT_HOPS_TRUNCATED = 0x0800,	 /* hop_count is larger than the hops kept */
-	REPORT_INT_MX = 0x1000,		 /* INT-MX: instructions only, no stack */
+	REPORT_FLOW_PORTS = 0x0100,	/* its ports are there */
+	REPORT_INT = 0x0200,		/* an INT header was read: the int_* fields count */
+	REPORT_LOCAL = 0x0400,		/* the reporting switch spoke of itself: local counts */
+	REPORT_HOPS_TRUNCATED = 0x0800, /* hop_count is larger than the hops kept */
+	REPORT_INT_MX = 0x1000,		/* INT-MX: instructions only, no stack */
 };
 
 /* struct report, changes: why it was told */
@@ -96,20 +96,20 @@ enum change {
 struct hop {
 	u64 ingress_timestamp;
 	u32 switch_id;
-	u32 cell;			 /* where every cell has its number; see struct report */
+	u32 cell; /* where every cell has its number; see struct report */
 	u64 egress_timestamp;
-	u32 hop_latency;		 /* as on the wire */
-	u32 latency;			 /* hop_latency, or where it is missing egress - ingress timestamp */
+	u32 hop_latency; /* as on the wire */
+	u32 latency;	 /* hop_latency, or where it is missing egress - ingress timestamp */
 	u32 l2_ingress_port_id;
 	u32 l2_egress_port_id;
 	u32 egress_port_tx_utilization;
 	u32 queue_occupancy;
-	u32 buffer_occupancy;		 /* INT 0.5: queue_congestion */
+	u32 buffer_occupancy; /* INT 0.5: queue_congestion */
 	u32 checksum_complement;
 	u16 ingress_port_id;
 	u16 egress_port_id;
 	u16 queue_id;
-	u8 buffer_id;			 /* INT 0.5: congested_queue_id */
+	u8 buffer_id; /* INT 0.5: congested_queue_id */
 	u8 pad;
 };
 
@@ -119,32 +119,32 @@ struct hop {
  * header there: 8 bytes by the ring buffer, 12 by the perf buffer, so that both bring up the same cells. */
 struct report {
 	u32 transport[3];
-	u32 cell;			 /* 0 */
-	u64 received_ns;		 /* CLOCK_MONOTONIC */
-	u64 latency;			 /* sum of the hop_latency that are there; all ones: none is */
-	u64 flow_latency;		 /* sum of the hops' latency that are there; all ones: none is */
-	u32 switch_id;			 /* who reports */
+	u32 cell;	  /* 0 */
+	u64 received_ns;  /* CLOCK_MONOTONIC */
+	u64 latency;	  /* sum of the hop_latency that are there; all ones: none is */
+	u64 flow_latency; /* sum of the hops' latency that are there; all ones: none is */
+	u32 switch_id;	  /* who reports */
 	u32 sequence_number;
 	u32 ingress_timestamp;
-	u16 flags;			 /* enum report_flag */
-	u16 changes;			 /* enum change */
+	u16 flags;   /* enum report_flag */
+	u16 changes; /* enum change */
 
-	u16 hop_latency_changes;	 /* bit i: hop i's is news */
+	u16 hop_latency_changes; /* bit i: hop i's is news */
 	u16 queue_occupancy_changes;
 	u16 tx_utilization_changes;
 	u16 instruction_bitmap;
 
-	u16 local_bitmap;		 /* RepMdBits */
-	u16 hop_count;			 /* in the packet; min(hop_count, MAX_HOPS) are kept */
+	u16 local_bitmap; /* RepMdBits */
+	u16 hop_count;	  /* in the packet; min(hop_count, MAX_HOPS) are kept */
 	u16 source_port;
 	u16 destination_port;
 	u16 vlan_ids[2];
-	u32 cell1;			 /* 1 */
-	u8 outcome;			 /* enum outcome */
-	u8 report_version;		 /* 5, 10, 20 */
-	u8 int_version;			 /* 5, 10, 20 */
+	u32 cell1;	   /* 1 */
+	u8 outcome;	   /* enum outcome */
+	u8 report_version; /* 5, 10, 20 */
+	u8 int_version;	   /* 5, 10, 20 */
 	u8 hw_id;
-	u8 hop_ml;			 /* as on the wire */
+	u8 hop_ml; /* as on the wire */
 	u8 remaining_hop_count;
 	u8 vlan_count;
 	u8 protocol;
@@ -152,23 +152,23 @@ struct report {
 	u8 drop_queue_id;
 	u8 drop_reason;
 	u8 pad0[5];
-	u8 source[16];			 /* the exporter's address; IPv4 in the first 4 bytes */
+	u8 source[16]; /* the exporter's address; IPv4 in the first 4 bytes */
 	u8 pad1[16];
 
 	u32 pad2[3];
-	u32 cell2;			 /* 2 */
+	u32 cell2; /* 2 */
 	u8 flow_source[16];
 	u8 flow_destination[16];
 	u8 pad3[16];
 
-	struct hop local;		 /* cell 3 */
+	struct hop local; /* cell 3 */
 	struct hop hops[MAX_HOPS];
 };
 
 /* --- State, read by polling --------------------------------------------------------------------------------------- */
 
 struct flow_key {
-	u8 source[16];			 /* IPv4 in the first 4 bytes, the rest zero */
+	u8 source[16]; /* IPv4 in the first 4 bytes, the rest zero */
 	u8 destination[16];
 	u16 source_port;
 	u16 destination_port;
@@ -179,38 +179,38 @@ struct flow_key {
 
 struct flow_hop {
 	u32 switch_id;
-	u32 port;			 /* index into ports; 0: none */
-	u32 queue;			 /* index into queues; 0: none */
-	u32 latency;			 /* the last */
-	u32 told_latency;		 /* the last that went up */
-	u16 egress_port_id;		 /* what port and queue were learnt for */
+	u32 port;	    /* index into ports; 0: none */
+	u32 queue;	    /* index into queues; 0: none */
+	u32 latency;	    /* the last */
+	u32 told_latency;   /* the last that went up */
+	u16 egress_port_id; /* what port and queue were learnt for */
 	u16 queue_id;
 };
 
 struct flow {
-	u64 seen_ns;			 /* CLOCK_MONOTONIC, coarse */
+	u64 seen_ns; /* CLOCK_MONOTONIC, coarse */
 	u64 told_ns;
-	u64 latency;			 /* of the last report with INT */
+	u64 latency; /* of the last report with INT */
 	u64 told_latency;
 	u64 reports;
-	u32 source;			 /* index into sources */
+	u32 source; /* index into sources */
 	u16 hop_count;
-	u8 flags;			 /* enum flow_flag */
+	u8 flags; /* enum flow_flag */
 	u8 pad;
 	struct flow_hop hops[MAX_HOPS];
 };
 
 enum flow_flag {
-	FLOW_PATH = 1,			 /* a stack was seen: hops and hop_count count */
-	FLOW_CONGESTED = 2,		 /* the last report had Q, and that was told */
-	FLOW_TOLD = 4,			 /* some event of this flow went up */
+	FLOW_PATH = 1,	    /* a stack was seen: hops and hop_count count */
+	FLOW_CONGESTED = 2, /* the last report had Q, and that was told */
+	FLOW_TOLD = 4,	    /* some event of this flow went up */
 };
 
 /* One switch's egress port or queue. Index 0 is nobody's: whoever has no id, or found the table full, is sent there. */
 struct point_key {
 	u32 switch_id;
-	u16 id;				 /* all ones: the switch named none */
-	u16 kind;			 /* enum point_kind */
+	u16 id;	  /* all ones: the switch named none */
+	u16 kind; /* enum point_kind */
 };
 
 enum point_kind {
@@ -223,8 +223,8 @@ struct point {
 	u32 switch_id;
 	u16 id;
 	u16 kind;
-	u32 value;			 /* TX utilisation, occupancy: the last */
-	u32 told;			 /* the last that went up */
+	u32 value; /* TX utilisation, occupancy: the last */
+	u32 told;  /* the last that went up */
 };
 
 /* per CPU, beside a port */
@@ -235,7 +235,7 @@ struct port_statistics {
 
 /* per CPU, beside a queue */
 struct queue_statistics {
-	u32 occupancy_max;		 /* + 1; 0: never seen */
+	u32 occupancy_max; /* + 1; 0: never seen */
 	u32 pad;
 };
 
@@ -251,7 +251,7 @@ struct source_key {
 /* Who sends reports, and what was lost on the way (wire-format: per source, switch and hw_id). */
 struct source {
 	u64 seen_ns;
-	u64 window;			 /* bit k: highest - k was seen */
+	u64 window; /* bit k: highest - k was seen */
 	u64 received;
 	u64 lost;
 	u64 reordered;
@@ -259,13 +259,13 @@ struct source {
 	u64 restarted;
 	u8 address[16];
 	u32 switch_id;
-	u32 highest;			 /* sequence number */
-	u32 first;			 /* ... of the first report since the exporter began */
+	u32 highest; /* sequence number */
+	u32 first;   /* ... of the first report since the exporter began */
 	struct bpf_spin_lock lock;
 	u8 hw_id;
 	u8 ip_version;
 	u8 report_version;
-	u8 counts;			 /* a sequence number other than 0 was seen */
+	u8 counts; /* a sequence number other than 0 was seen */
 	u32 pad;
 };
 
@@ -279,10 +279,10 @@ struct drop_key {
 /* one a CPU: what the program did */
 struct counters {
 	u64 outcomes[OUTCOMES];
-	u64 events;			 /* went up */
-	u64 events_lost;		 /* found no room */
-	u64 flows_refused;		 /* no room for a new flow */
-	u64 points_refused;		 /* ... for a new port or queue: it is not kept */
+	u64 events;	    /* went up */
+	u64 events_lost;    /* found no room */
+	u64 flows_refused;  /* no room for a new flow */
+	u64 points_refused; /* ... for a new port or queue: it is not kept */
 	u64 sources_refused;
 	u64 drops_refused;
 };
@@ -304,27 +304,27 @@ enum tcp_int_position {
 };
 
 struct settings {
-	u64 keepalive_ns;		 /* 0: never */
+	u64 keepalive_ns; /* 0: never */
 	u32 hop_latency_threshold;
 	u32 flow_latency_threshold;
 	u32 queue_occupancy_threshold;
 	u32 tx_utilization_threshold;
-	u16 ports[MAX_PORTS];		 /* host order; unused ones repeat the first */
-	u16 domains[MAX_DOMAINS];	 /* --source-only-words, domain ids; 0: unused */
+	u16 ports[MAX_PORTS];	  /* host order; unused ones repeat the first */
+	u16 domains[MAX_DOMAINS]; /* --source-only-words, domain ids; 0: unused */
 	u8 domain_words[MAX_DOMAINS];
 	u16 int_udp_port;
-	u16 wide_v1;			 /* instruction bits whose item takes 8 bytes, in INT 1.0 */
-	u8 event_mode;			 /* enum event_mode */
-	u8 tell_all;			 /* every packet goes up, whatever its outcome: decode */
-	u8 int_dscp_marked;		 /* 0: no mark, the shim has to be plausible */
+	u16 wide_v1;	    /* instruction bits whose item takes 8 bytes, in INT 1.0 */
+	u8 event_mode;	    /* enum event_mode */
+	u8 tell_all;	    /* every packet goes up, whatever its outcome: decode */
+	u8 int_dscp_marked; /* 0: no mark, the shim has to be plausible */
 	u8 int_dscp_value;
 	u8 int_dscp_mask;
-	u8 tcp_int_position;		 /* enum tcp_int_position */
+	u8 tcp_int_position; /* enum tcp_int_position */
 	u8 accept_report_length_1;
 	u8 accept_int_version_0;
-	u8 hop_ml_is_bit_count;		 /* ONOS */
-	u8 queue_word_16_16;		 /* INTCollector: queue id and occupancy 16 bits each */
-	u8 verdict_ok;			 /* XDP_DROP or XDP_PASS */
+	u8 hop_ml_is_bit_count; /* ONOS */
+	u8 queue_word_16_16;	/* INTCollector: queue id and occupancy 16 bits each */
+	u8 verdict_ok;		/* XDP_DROP or XDP_PASS */
 	u8 verdict_malformed;
 };
 
