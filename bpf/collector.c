@@ -143,7 +143,8 @@ inline_always u32 remember_points(const struct settings *set, const struct hop *
 	struct port_statistics *port_sum = port_statistics.lookup(&port_at);
 	struct queue_statistics *queue_sum = queue_statistics.lookup(&queue_at);
 	struct point *port = ports.lookup(&port_at), *queue = queues.lookup(&queue_at);
-	u32 news = 0, bucket = latency_bucket(hop->latency), none = ones_if_none32(hop->latency);
+	u64 latency = hop->latency, none = ones_if_none32(latency);
+	u32 news = 0, bucket = latency_bucket(latency);
 
 	if (!port_sum || !queue_sum || !port || !queue)
 		return 0;
@@ -151,7 +152,7 @@ inline_always u32 remember_points(const struct settings *set, const struct hop *
 	bucket &= 63;
 	if (bucket < LATENCY_BUCKETS)
 		port_sum->buckets[bucket]++;
-	port_sum->latency_sum += hop->latency & ~none;
+	port_sum->latency_sum += latency & ~none;
 	if (port_at) {
 		port->seen_ns = now;
 		if (hop->egress_port_tx_utilization != NONE32 && port->id != 0xFFFF) {
