@@ -316,9 +316,11 @@ def test_interfaces_that_cannot_be_used(pair: Lab, tmp_path: pathlib.Path) -> No
 def test_not_permitted(tmp_path: pathlib.Path) -> None:
     """Without root, both the lab and sending say so in a sentence."""
     script = (
-        "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "import os\n"
+        "import pyroute2\n"
         "from intcollector import lab, sending\n"
         "from intcollector.errors import AttachError\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"  # after the imports: the checkout may be root's alone
         f"for call in (lambda: lab.up({NAMES!r}), lambda: sending.PacketSocket('lo')):\n"
         "    try: call()\n"
         "    except AttachError as error: print(error)\n"
