@@ -233,8 +233,10 @@ inline_always void remember_stack(const struct settings *set, struct counters *c
 		REREAD();
 	}
 	REREAD();
-	if (s->path_differs && flow->flags & FLOW_PATH)
-		r->changes |= CHANGE_PATH;
+	if (s->path_differs || !(flow->flags & FLOW_PATH))
+		flow->flags |= FLOW_PATH_UNTOLD;
+	if ((flow->flags & (FLOW_PATH_UNTOLD | FLOW_TOLD)) == (FLOW_PATH_UNTOLD | FLOW_TOLD))
+		r->changes |= CHANGE_PATH; /* of a flow that is told for the first time it goes without saying */
 	flow->hop_count = r->hop_count;
 	flow->flags |= FLOW_PATH;
 	flow->latency = r->flow_latency;
@@ -301,7 +303,7 @@ inline_always struct flow *remember(const struct settings *set, struct counters 
 		remember_stack(set, count, s, flow, now);
 	if (!(flow->flags & FLOW_TOLD))
 		r->changes |= CHANGE_NEW_FLOW;
-	else if (set->keepalive_ns && now - flow->told_ns >= set->keepalive_ns)
+	else if (set->keepalive_ns && (s64)(now - flow->told_ns) >= (s64)set->keepalive_ns)
 		r->changes |= CHANGE_KEEPALIVE;
 	flow->source = source;
 	flow->seen_ns = now;
@@ -346,8 +348,10 @@ inline_always void mark_told(struct scratch *s, struct flow *flow, u64 now)
 	flow->flags |= FLOW_TOLD;
 	if (r->flags & REPORT_CONGESTED_QUEUE)
 		flow->flags |= FLOW_CONGESTED;
-	if (r->changes & (CHANGE_NEW_FLOW | CHANGE_PATH | CHANGE_FLOW_LATENCY | CHANGE_KEEPALIVE) && has_stack(r))
+	if (r->changes & (CHANGE_NEW_FLOW | CHANGE_PATH | CHANGE_FLOW_LATENCY | CHANGE_KEEPALIVE) && has_stack(r)) {
 		flow->told_latency = r->flow_latency;
+		flow->flags &= ~FLOW_PATH_UNTOLD;
+	}
 	if (!changes)
 		return;
 #pragma clang loop unroll(disable)
@@ -437,7 +441,7 @@ int collector(struct xdp_md *ctx)
 
 	if (!set || !count || !s)
 		return XDP_PASS; /* cannot be: all three are arrays of one */
-	c.end = c.data_end - c.data;
+	c.end = c.data_end - c.data + set->cut;
 	outcome = parse_outer(&c, set, s);
 	REREAD();
 	if (outcome == OUTCOME_OK) {

@@ -47,23 +47,35 @@ inline_always u32 latency_bucket(u32 latency)
 	return bits + none * (NO_LATENCY - 32);
 }
 
-/* Sequence numbers, wire-format section 5, step 10, by signed difference from the highest seen (so that a wrap is a
- * non-event). window holds which of the last SEQUENCE_WINDOW were seen: a late one is reordered, no longer lost; one seen
- * before is duplicated. What is further back, or so far ahead that it cannot be told from a restart (more than
- * MAX_SEQUENCE_GAP, to a number near 0 or a jump over 2^24), is an exporter that began anew: nothing is counted lost.
- * An exporter that has only ever sent 0 does not count (ONOS). Called with the source's lock held. */
+/* A report from further back than the window: it was counted lost when it was passed over. */
+inline_always void late(struct source *source)
+{
+	source->reordered++;
+	if (source->lost)
+		source->lost--;
+}
+
+/* Sequence numbers, by signed difference from the highest seen, so that a wrap is a non-event. window holds which of the
+ * last SEQUENCE_WINDOW were seen: a late one is reordered and no longer lost, one seen before is duplicated. What is
+ * further back, or so far ahead that a restart is likelier than a loss (more than MAX_SEQUENCE_GAP, to a number near 0 or
+ * by more than 2^24), is suspect: if the next report continues there, the exporter began anew, and nothing was lost;
+ * otherwise it was late. An exporter that has only ever sent 0 does not count (ONOS). Called with the source's lock held. */
 inline_always void sequence(struct source *source, u32 number)
 {
 	s32 ahead = number - source->highest;
 
-	if (!source->received) {
-		source->window = 1;
+	source->received++;
+	if (source->received == 1) {
+		source->highest = number;
 		source->first = number;
-	} else if (!number && !source->counts) {
-		ahead = 0;
+		source->window = 1;
+	} else if (!number && !(source->flags & SOURCE_COUNTS)) {
+		return;
 	} else if (ahead == 1) { /* the usual one first */
+		source->highest = number;
 		source->window = source->window << 1 | 1;
 	} else if (ahead > 1 && (ahead <= MAX_SEQUENCE_GAP || (ahead <= 1 << 24 && number >= MAX_SEQUENCE_GAP))) {
+		source->highest = number;
 		source->lost += ahead - 1;
 		source->window = ahead < SEQUENCE_WINDOW ? source->window << (ahead & 63) | 1 : 1;
 	} else if (ahead <= 0 && ahead > -SEQUENCE_WINDOW) {
@@ -77,15 +89,28 @@ inline_always void sequence(struct source *source, u32 number)
 			if ((s32)(number - source->first) > 0) /* what came before the first was never counted lost */
 				source->lost--;
 		}
-		number = source->highest;
-	} else {
+	} else if (source->flags & SOURCE_SUSPECT && number == source->suspect) {
+		source->flags &= ~SOURCE_SUSPECT;
 		source->restarted++;
-		source->window = 1;
-		source->first = number;
+		source->highest = number;
+		source->first = number - 1;
+		source->window = 3;
+		return;
+	} else {
+		if (source->flags & SOURCE_SUSPECT) /* two in a row: the one before was just late */
+			late(source);
+		source->flags |= SOURCE_COUNTS | SOURCE_SUSPECT;
+		source->suspect = number + 1;
+		return;
 	}
-	source->highest = number;
-	source->counts |= number != 0;
-	source->received++;
+	if (source->flags & SOURCE_SUSPECT) {
+		source->flags &= ~SOURCE_SUSPECT;
+		late(source);
+	}
+	if (number)
+		source->flags |= SOURCE_COUNTS;
+	if (source->highest - source->first > SEQUENCE_WINDOW) /* so that it is never half a wrap behind */
+		source->first = source->highest - SEQUENCE_WINDOW;
 }
 
 #endif

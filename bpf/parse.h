@@ -275,6 +275,8 @@ inline_always u32 parse_local_10(struct cursor *c, struct scratch *s, u32 bits)
 				break;
 			case 3:
 				local->egress_timestamp = word | ones_if_none32(word) << 32;
+				if (local->latency == NONE32 && word != NONE32)
+					local->latency = word - r->ingress_timestamp;
 				break;
 			case 4:
 				r->drop_queue_id = word >> 24;

@@ -201,9 +201,10 @@ struct flow {
 };
 
 enum flow_flag {
-	FLOW_PATH = 1,	    /* a stack was seen: hops and hop_count count */
-	FLOW_CONGESTED = 2, /* the last report had Q, and that was told */
-	FLOW_TOLD = 4,	    /* some event of this flow went up */
+	FLOW_PATH = 1,	      /* a stack was seen: hops and hop_count count */
+	FLOW_CONGESTED = 2,   /* the last report had Q, and that was told */
+	FLOW_PATH_UNTOLD = 8, /* the path is another than the one that went up */
+	FLOW_TOLD = 4,	      /* some event of this flow went up */
 };
 
 /* One switch's egress port or queue. Index 0 is nobody's: whoever has no id, or found the table full, is sent there. */
@@ -248,7 +249,7 @@ struct source_key {
 	u8 pad;
 };
 
-/* Who sends reports, and what was lost on the way (wire-format: per source, switch and hw_id). */
+/* Who sends reports, and what was lost on the way: per source, switch and hw_id. */
 struct source {
 	u64 seen_ns;
 	u64 window; /* bit k: highest - k was seen */
@@ -260,13 +261,18 @@ struct source {
 	u8 address[16];
 	u32 switch_id;
 	u32 highest; /* sequence number */
-	u32 first;   /* ... of the first report since the exporter began */
+	u32 first;   /* what comes before it was never counted lost */
+	u32 suspect; /* where an exporter that began anew goes on */
 	struct bpf_spin_lock lock;
 	u8 hw_id;
 	u8 ip_version;
 	u8 report_version;
-	u8 counts; /* a sequence number other than 0 was seen */
-	u32 pad;
+	u8 flags; /* enum source_flag */
+};
+
+enum source_flag {
+	SOURCE_COUNTS = 1,  /* a sequence number other than 0 was seen */
+	SOURCE_SUSPECT = 2, /* the last report was far from the highest: suspect counts */
 };
 
 /* drop reports, by who and why */
@@ -309,7 +315,9 @@ struct settings {
 	u32 flow_latency_threshold;
 	u32 queue_occupancy_threshold;
 	u32 tx_utilization_threshold;
-	u16 ports[MAX_PORTS];	  /* host order; unused ones repeat the first */
+	u32 cut; /* decode: bytes of the frame that a test run has no room for */
+	u32 pad;
+	u16 ports[MAX_PORTS];	  /* as on the wire; unused ones repeat the first */
 	u16 domains[MAX_DOMAINS]; /* --source-only-words, domain ids; 0: unused */
 	u8 domain_words[MAX_DOMAINS];
 	u16 int_udp_port;

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import dataclasses
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from .config import Config, interval, number
-from .errors import ExporterError, IntCollectorError, UsageError
+from .errors import IntCollectorError, UsageError
 
 log = logging.getLogger("intcollector")
 
@@ -188,15 +190,19 @@ def _version() -> str:
 
 
 def configuration(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
-    """The Config of a parsed command line; with --config, the file's options first, so that the command line wins."""
+    """The Config of a parsed command line; with --config, of what it does not say, the file's."""
+    given = options(arguments, Config)
     path = getattr(arguments, "config", None)
     if path:
-        parser = _parser()
         try:
-            arguments = parser.parse_args([argv[0], *read_options(path), *argv[1:]])
+            of_file = _parser().parse_args([argv[0], *read_options(path), *arguments.interfaces])
         except SystemExit:
             raise UsageError(f"the options in {path} are wrong: see above") from None
-    return Config(**options(arguments, Config))
+        for name in ("config", "verbose"):
+            if getattr(of_file, name):
+                raise UsageError(f"{name} in {path} has no effect: it belongs on the command line")
+        given = options(of_file, Config) | given
+    return Config(**given)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -204,6 +210,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .collector import Collector
 
     config = configuration(arguments, arguments.argv)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     with _signals() as ended, contextlib.closing(Collector(config, arguments.interfaces)) as collector:
         signal.signal(signal.SIGHUP, lambda *_: collector.soon(lambda: _reload(collector, arguments)))
         _greet(collector)
@@ -334,6 +341,7 @@ def lab(arguments: argparse.Namespace) -> int:
     if arguments.action == "down":
         pair.down(arguments.names)
         return 0
+    there = [name for name in arguments.names if os.path.exists(f"/sys/class/net/{name}")]
     pair.up(arguments.names)
     if arguments.action == "up":
         first, second = arguments.names
@@ -342,7 +350,26 @@ def lab(arguments: argparse.Namespace) -> int:
     try:
         return _demo(arguments)
     finally:
-        pair.down(arguments.names)
+        if not there:  # a pair that `lab up` made stays
+            pair.down(arguments.names)
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Can a server listen there?"""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _die_with_parent() -> None:
+    """In a child: it ends when its parent does, however that ends; Ctrl-C is the parent's to handle."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.setsid()
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -359,17 +386,14 @@ def _demo(arguments: argparse.Namespace) -> int:
         "--path-changes", "0.0002", "--drop-reports", "0.001", "--congestion-reports", "0.001", "--loss", "0.001",
     ]  # fmt: skip
     with _signals() as ended:
-        try:
-            collector = Collector(config, [ours])
-        except ExporterError:
-            if "prometheus" in given:
-                raise
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the terminal was closed
+        if "prometheus" not in given and not _is_free(*config.prometheus):
             log.warning("port 8000 is in use: the metrics are on another one")
-            collector = Collector(dataclasses.replace(config, prometheus=("127.0.0.1", 0)), [ours])
-        with contextlib.closing(collector):
+            config = dataclasses.replace(config, prometheus=("127.0.0.1", 0))
+        with contextlib.closing(Collector(config, [ours])) as collector:
             _greet(collector)
             quiet = None if arguments.verbose else subprocess.DEVNULL
-            sender = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=quiet, start_new_session=True)
+            sender = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=quiet, preexec_fn=_die_with_parent)
             try:
                 ended(collector.stop)
                 view = View(collector.datapath.state, config)
@@ -402,13 +426,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(argv)
     arguments.argv = argv
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO,
-        format="intcollector: %(message)s",
-        stream=sys.stderr,
-    )
-    for library in ("pyroute2", "urllib3"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.ERROR, format="intcollector: %(message)s", stream=sys.stderr)
+    log.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)  # ours; of libraries, errors only
     try:
         code = arguments.function(arguments)
         sys.stdout.flush()
@@ -422,7 +441,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     except KeyboardInterrupt:
-        code = 130
+        print("intcollector: interrupted", file=sys.stderr)
+        code = 1
     except OSError as error:
         if arguments.verbose:
             log.exception("%s", error)

@@ -69,9 +69,9 @@ class Collector:
 
     def not_ready(self) -> str | None:
         """One sentence on what is wrong, or None."""
-        gone = [a.name for a in self.attachments if not a.attached]
-        if gone:
-            return f"not attached to {', '.join(gone)}: waiting for the interface to come back"
+        for attachment in self.attachments:
+            if attachment.problem:
+                return f"not attached: {attachment.problem}"
         for exporter in list(self.exporters.values()):
             if problem := exporter.problem():
                 return problem

@@ -42,6 +42,13 @@ def number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def path(text: str) -> str:
+    """The name of a file."""
+    if not text:
+        raise UsageError("an empty name is no file")
+    return text
+
+
 def seconds(text: str) -> float:
     """A time in seconds, 0 or more."""
     try:
@@ -90,8 +97,12 @@ def address(text: str) -> tuple[str, int] | None:
 
 def http_url(text: str) -> str:
     """The address of an HTTP server."""
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        right = False
+    if not right:
         raise UsageError(f"{text!r} is not an http:// or https:// address")
     if parts.username or parts.password:
         raise UsageError("an InfluxDB address must not hold a password: other users of this machine can read it")
@@ -178,7 +189,9 @@ class Config:
     influxdb_database: str = option("intcollector", "InfluxDB 1.x database; made if missing", metavar="NAME")
     influxdb_schema: str = option("tags", "how points are named", choices=("tags", "intcollector"))
     timestamps: str = option("host", "a point's time: arrival here, or the report's own", choices=("host", "int"))
-    jsonl: str | None = option(None, "write events as JSON lines to this file; - for stdout", metavar="PATH")
+    jsonl: str | None = option(
+        None, "write events as JSON lines to this file; - for stdout", parse=path, metavar="PATH"
+    )
     push_interval: float = option(1.0, "seconds between pushes of buffered points", parse=interval, metavar="S")
     push_buffer: int = option(
         64,

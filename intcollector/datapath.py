@@ -11,6 +11,7 @@ import dataclasses
 import mmap
 import os
 import platform
+import re
 import socket
 import struct
 import time
@@ -44,13 +45,15 @@ CELL_AT = offset(HOP, "cell")
 """Where every cell has its number."""
 RING_HEADER, PERF_HEADER = 8, 12
 PAGE = mmap.PAGESIZE
+MAX_TEST_RUN = 3498
+"""Bytes that BPF_PROG_TEST_RUN takes: what fits into a page beside XDP's own room."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def kernel_version() -> tuple[int, int]:
     """The running kernel's (major, minor)."""
-    major, minor = platform.release().split(".")[:2]
-    return int(major), int("".join(c for c in minor if c.isdigit()))
+    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def clock_offset_ns() -> int:
@@ -304,7 +307,7 @@ class Datapath:
             struct.unpack_from("=I", said, 216)[0],
             struct.unpack_from("=I", said, 20)[0] // 8,
         )
-        self._config = config
+        self._cut = 0
         self._maps = {
             name: self._program.map_fd(name)
             for name in (
@@ -312,22 +315,26 @@ class Datapath:
                 "queue_statistics", "sources", "allocators", "drops", "events",
             )
         }  # fmt: skip
-        self._cpus = _possible_cpus()
+        self._cpus = _cpus("possible")
         fresh = np.zeros((), FLOW)
         fresh["told_latency"] = fresh["latency"] = 2**64 - 1
         for field in ("switch_id", "latency", "told_latency", "egress_port_id", "queue_id"):
             fresh["hops"][field] = np.iinfo(FLOW["hops"].base[field]).max
         kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
         self.apply(config)
+        online = _cpus("online")
         self.transport: Transport = (
             Ring(self._maps["events"], size)
             if ring
-            else PerfBuffer(self._maps["events"], max(size // len(self._cpus), PAGE), self._cpus)
+            else PerfBuffer(self._maps["events"], max(_power_of_two(size // len(online)), PAGE), online)
         )
 
     def apply(self, config: Config) -> None:
         """Set the program, which may be running: the next packet is judged by it."""
-        kernel.map_update(self._maps["settings"], bytes(4), settings(config, tell_all=self._tell_all).tobytes())
+        self._config = config
+        value = settings(config, tell_all=self._tell_all)
+        value["cut"] = self._cut
+        kernel.map_update(self._maps["settings"], bytes(4), value.tobytes())
 
     def drain(self) -> Batch:
         """All events that came up since the last drain."""
@@ -360,8 +367,15 @@ class Datapath:
         )
 
     def run(self, packet: bytes, *, repeat: int = 1) -> tuple[int, int]:
-        """Run the program on a packet without an interface: (verdict, ns a run)."""
-        return kernel.test_run(self.fd, packet, repeat=repeat)
+        """Run the program on a packet without an interface: (verdict, ns a run).
+
+        A packet longer than the kernel takes for it is cut, and the program told so: all it reads is in front.
+        """
+        cut = max(0, len(packet) - MAX_TEST_RUN)
+        if cut != self._cut:
+            self._cut = cut
+            self.apply(self._config)
+        return kernel.test_run(self.fd, packet[:MAX_TEST_RUN], repeat=repeat)
 
     def close(self) -> None:
         """Give everything back to the kernel."""
@@ -389,8 +403,13 @@ class Datapath:
         return np.ascontiguousarray(words.sum(axis=1, dtype="<u8")).view(value)[:, 0]
 
 
-def _possible_cpus() -> list[int]:
-    """The CPUs a per-CPU map has values for: `0-3,8` in /sys."""
-    with open("/sys/devices/system/cpu/possible") as file:
+def _power_of_two(size: int) -> int:
+    """The largest that is not above size, which is 1 or more."""
+    return 1 << (size.bit_length() - 1)
+
+
+def _cpus(which: str) -> list[int]:
+    """The CPUs that are online, or possible, which is what a per-CPU map has values for: `0-3,8` in /sys."""
+    with open(f"/sys/devices/system/cpu/{which}") as file:
         ranges = [part.split("-") for part in file.read().strip().split(",")]
     return [cpu for r in ranges for cpu in range(int(r[0]), int(r[-1]) + 1)]

@@ -8,12 +8,13 @@ from typing import Any
 from . import series, wire
 from .config import Config
 from .datapath import Datapath
+from .errors import CaptureError
 from .layout import OUTCOMES
 
 Answer = dict[str, Any]
 
-MIN_TEST_RUN, MAX_TEST_RUN = 14, 3498
-"""Bytes that BPF_PROG_TEST_RUN takes: an Ethernet header, and what fits into a page beside XDP's own room."""
+MIN_TEST_RUN = 14
+"""Bytes that BPF_PROG_TEST_RUN takes at least: an Ethernet header."""
 OK = OUTCOMES.index("ok")
 TOGETHER = 64
 """Packets between two drains."""
@@ -35,17 +36,21 @@ class KernelDecoder:
         self._datapath = Datapath(config, tell_all=True)
 
     def decode(self, packets: Iterable[bytes]) -> Iterator[Answer]:
-        """As by_python. A packet shorter than an Ethernet header cannot be given to the kernel; one longer than it
-        takes is cut, which changes nothing unless a report reaches that far, for which `trunc_frame` is told."""
+        """As by_python. A packet shorter than an Ethernet header cannot be given to the kernel. If packets ends by a
+        CaptureError, what came before it is told first."""
         waiting: list[bool] = []
-        for packet in packets:
-            runs = len(packet) >= MIN_TEST_RUN
-            if runs:
-                self._datapath.run(packet[:MAX_TEST_RUN])
-            waiting.append(runs)
-            if len(waiting) == TOGETHER:
-                yield from self._answers(waiting)
-                waiting = []
+        try:
+            for packet in packets:
+                runs = len(packet) >= MIN_TEST_RUN
+                if runs:
+                    self._datapath.run(packet)
+                waiting.append(runs)
+                if len(waiting) == TOGETHER:
+                    yield from self._answers(waiting)
+                    waiting = []
+        except CaptureError:
+            yield from self._answers(waiting)
+            raise
         yield from self._answers(waiting)
 
     def _answers(self, waiting: list[bool]) -> Iterator[Answer]:

@@ -23,8 +23,10 @@ from .errors import AttachError
 log = logging.getLogger(__name__)
 
 FLAGS = {"native": kernel.XDP_FLAGS_DRV_MODE, "generic": kernel.XDP_FLAGS_SKB_MODE}
-_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "native and generic"}  # enum xdp_attached
+_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "more than one"}
+"""enum xdp_attached, in pyroute2's words."""
 _LINK_IFINDEX_AT = 16  # struct bpf_link_info, xdp
+_IF_NOEXIST = 1  # XDP_FLAGS_UPDATE_IF_NOEXIST: only where no program is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ def find(route: IPRoute, name: str) -> Any:
 def occupant(link: Any) -> Occupant | None:
     """The program that an interface runs."""
     xdp = link.get_attr("IFLA_XDP")
-    mode = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else 0
+    mode = xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else None
     if not mode:
         return None
     identity = next((i for a in ("PROG_ID", "DRV_PROG_ID", "SKB_PROG_ID") if (i := xdp.get_attr(f"IFLA_XDP_{a}"))), 0)
@@ -62,18 +64,19 @@ def occupant(link: Any) -> Occupant | None:
     except OSError:
         name = ""
     links = {program: identity for identity, program, index in kernel.links() if index == link["index"]}
-    return Occupant(identity, name, _MODES.get(mode, "unknown"), links.get(identity))
+    return Occupant(identity, name, _MODES.get(str(mode), "unknown"), links.get(identity))
 
 
 class Attachment:
     """The program on one interface.
 
-    mode: native or generic, as it came out. Errors: AttachError.
+    mode: native or generic, as it came out. problem: why it is not attached, or None. Errors: AttachError.
     """
 
     def __init__(self, program: int, name: str, config: Config) -> None:
         self.name = name
         self.mode = ""
+        self.problem: str | None = None
         self._program = program
         self._config = config
         self._link: int | None = None
@@ -88,7 +91,7 @@ class Attachment:
 
     @property
     def attached(self) -> bool:
-        return self._link is not None or self._by_netlink
+        return self.problem is None
 
     def _attach(self, route: IPRoute, link: Any, *, force: bool) -> None:
         there = occupant(link)
@@ -102,7 +105,7 @@ class Attachment:
                 self._attach_as(route, link, mode)
             except (OSError, NetlinkError) as error:
                 number = error.errno if isinstance(error, OSError) else error.code
-                why = f"cannot attach to {self.name} in {mode} mode ({errno.errorcode.get(number or 0, number)})"
+                why = f"cannot attach to {self.name} in {mode} mode ({_code(number)})"
                 if number == errno.EBUSY:
                     raise AttachError(f"{why}: it runs another XDP program") from None
                 if number in (errno.EPERM, errno.EACCES):
@@ -113,6 +116,7 @@ class Attachment:
                 hint = "the driver has no XDP support, or the MTU is too large for it"
                 raise AttachError(f"{why}: {hint}; try --xdp-mode generic" if mode == "native" else why) from None
             self.mode = mode
+            self.problem = None
             self._index = link["index"]
             return
 
@@ -127,7 +131,7 @@ class Attachment:
             log.warning(
                 "this kernel has no BPF links for XDP (Linux 5.9): a killed collector leaves its program behind"
             )
-        _set_program(route, link["index"], self._program, FLAGS[mode])
+        _set_program(route, link["index"], self._program, FLAGS[mode] | _IF_NOEXIST)
         self._by_netlink = True
 
     def _evict(self, route: IPRoute, link: Any, there: Occupant) -> None:
@@ -142,29 +146,42 @@ class Attachment:
             os.close(descriptor)
 
     def check(self) -> None:
-        """Take the interface up again if it was deleted and came back. Going down and up needs nothing: the program
-        stays. Logs what changes; what cannot be attached is tried again at the next check."""
-        if self._link is not None:
-            if self._link_index():
-                return
-            log.warning("%s is gone; waiting for it to come back", self.name)
-            os.close(self._link)
-            self._link = None
+        """Take the interface up again: if it was deleted and came back, or another program took our place and is gone.
+        Going down and up needs nothing: the program stays. Logs what changes; what cannot be attached is tried again
+        at the next check."""
+        if self._link is not None and self._link_index():
+            return
         with IPRoute() as route:
             link = find(route, self.name)
-            if link is None or (self._by_netlink and link["index"] == self._index):
+            if self.problem is None and self._by_netlink and self._is_ours(link):
+                return
+            if self._link is not None:
+                os.close(self._link)
+                self._link = None
+            if link is None:
+                self._trouble(f"{self.name} is gone: waiting for it to come back")
                 return
             try:
                 self._attach(route, link, force=False)
             except AttachError as error:
-                if str(error) != self.mode:
-                    log.warning("%s is back: %s", self.name, error)
-                self.mode = str(error)
+                self._trouble(str(error))
                 return
         log.warning("%s is back: attached in %s mode", self.name, self.mode)
 
+    def _trouble(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("not attached: %s", problem)
+        self.problem = problem
+
+    def _is_ours(self, link: Any) -> bool:
+        """Does the interface run our program, attached by netlink? link: None for one that is gone."""
+        if link is None or link["index"] != self._index:
+            return False
+        there = occupant(link)
+        return there is not None and there.link is None and there.program == kernel.program_id(self._program)
+
     def _link_index(self) -> int:
-        """The interface our link is on; 0 once that is gone."""
+        """The interface our link is on; 0 once that is gone, or our program was taken off."""
         assert self._link is not None
         return int(struct.unpack_from("=I", kernel.info(self._link, 64), _LINK_IFINDEX_AT)[0])
 
@@ -175,16 +192,20 @@ class Attachment:
             self._link = None
         elif self._by_netlink:
             with IPRoute() as route:
-                link = find(route, self.name)
-                if link is not None and link["index"] == self._index:
+                if self._is_ours(find(route, self.name)):
                     _set_program(route, self._index, -1, FLAGS[self.mode])
             self._by_netlink = False
+
+
+def _code(number: int | None) -> str:
+    """The name of an errno. Linux has two for one number; the kernel's own is the second."""
+    return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number or 0, str(number))
 
 
 def _knows_links() -> bool:
     """Does this kernel know BPF links for XDP? Asked with a descriptor that cannot be a program."""
     try:
-        kernel.link_create(-1, 1, 0)
+        kernel.link_create(0xFFFFFFFF, 1, 0)
     except OSError as error:
         return error.errno != errno.EINVAL
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,17 @@ _FIELD = re.compile(r"(struct \w+|u8|u16|u32|u64) (\w+)(?:\[(\w+)\])?;$")
 _NAME = re.compile(r"(\w+) = (\w+),$")
 
 
+class _Field(NamedTuple):
+    name: str
+    dtype: np.dtype
+    offset: int
+    alignment: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.dtype.itemsize
+
+
 class Layout:
     """What a header says. dtypes: by struct name; enums: by enum name; defines: by macro name.
 
@@ -47,16 +58,17 @@ class Layout:
         self.defines: dict[str, int] = {}
         self._alignments = {name: dtype.itemsize for name, dtype in SCALARS.items()} | {"bpf_spin_lock": 4}
         plain = _COMMENT.sub(lambda m: "\n" * m.group().count("\n"), text)
-        kind = name = ""
-        fields: list[tuple] = []
-        for at, raw in enumerate(plain.splitlines(), 1):
-            line = " ".join(raw.split())
-            try:
+        kind = name = line = ""
+        at = 0
+        fields: list[_Field] = []
+        try:
+            for at, raw in enumerate(plain.splitlines(), 1):  # noqa: B007 - for the error below
+                line = " ".join(raw.split())
                 if not line or re.fullmatch(r"#(ifndef|endif|define) ?\w*", line):
                     continue
                 if m := _DEFINE.match(line):
                     self.defines[m[1]] = int(m[2], 0)
-                elif m := _OPEN.match(line):
+                elif not kind and (m := _OPEN.match(line)):
                     kind, name, fields = m[1], m[2], []
                     if kind == "enum":
                         self.enums[name] = {}
@@ -67,36 +79,53 @@ class Layout:
                 elif kind == "enum" and (m := _NAME.match(line)):
                     self.enums[name][m[1]] = int(m[2], 0)
                 elif kind == "struct" and (m := _FIELD.match(line)):
-                    fields.append((m[1].removeprefix("struct "), m[2], m[3]))
+                    fields.append(self._field(f"{name}.{m[2]}", fields, m[1].removeprefix("struct "), m[2], m[3]))
                 else:
                     raise LayoutError("is not a field, a constant or a brace as layout.py reads them")
-            except (LayoutError, ValueError, KeyError) as error:
-                raise LayoutError(f"report.h, line {at}: {line!r}: {error}") from None
+            if kind:
+                raise LayoutError(f"{kind} {name} is not closed")
+        except (LayoutError, ValueError) as error:
+            raise LayoutError(f"report.h, line {at}: {line!r}: {error}") from None
 
-    def _close(self, name: str, fields: list[tuple]) -> None:
-        """Lay the fields out as C does, and refuse where C would pad."""
-        names, formats, offsets, offset, widest = [], [], [], 0, 1
-        for kind, field, count in fields:
-            dtype = SCALARS.get(kind) or self.dtypes[kind]
-            alignment = self._alignments[kind]
-            if offset % alignment:
-                raise LayoutError(f"{name}.{field} would be padded: offset {offset} is no multiple of {alignment}")
-            number = 1 if count is None else self.defines.get(count) or self._enumerator(count)
-            names.append(field)
-            formats.append(dtype if count is None else (dtype, (number,)))
-            offsets.append(offset)
-            offset += dtype.itemsize * number
-            widest = max(widest, alignment)
-        if offset % widest:
-            raise LayoutError(f"struct {name} would be padded at its end: {offset} bytes, alignment {widest}")
+    def _field(self, where: str, before: list[_Field], kind: str, name: str, count: str | None) -> _Field:
+        """The next field of a struct, behind the others, where C puts it; refused where C would pad."""
+        dtype = SCALARS.get(kind) or self.dtypes.get(kind)
+        if dtype is None:
+            raise LayoutError(f"struct {kind} is not known yet")
+        if any(field.name == name for field in before):
+            raise LayoutError(f"{where} is there already")
+        offset, alignment = before[-1].end if before else 0, self._alignments[kind]
+        if offset % alignment:
+            raise LayoutError(f"{where} would be padded: offset {offset} is no multiple of {alignment}")
+        if count is not None:
+            dtype = np.dtype((dtype, (self._number(count),)))
+        return _Field(name, dtype, offset, alignment)
+
+    def _close(self, name: str, fields: list[_Field]) -> None:
+        """A struct is complete; refused where C would pad its end."""
+        if not fields:
+            raise LayoutError(f"struct {name} has no fields")
+        size, widest = fields[-1].end, max(field.alignment for field in fields)
+        if size % widest:
+            raise LayoutError(f"struct {name} would be padded at its end: {size} bytes, alignment {widest}")
         self._alignments[name] = widest
-        self.dtypes[name] = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
+        layout: Any = {
+            "names": [field.name for field in fields],
+            "formats": [field.dtype for field in fields],
+            "offsets": [field.offset for field in fields],
+            "itemsize": size,
+        }
+        self.dtypes[name] = np.dtype(layout)
 
-    def _enumerator(self, text: str) -> int:
-        for names in self.enums.values():
-            if text in names:
-                return names[text]
-        return int(text, 0)
+    def _number(self, text: str) -> int:
+        """How many: a number, a define or an enumerator."""
+        known = {name: value for names in self.enums.values() for name, value in names.items()} | self.defines
+        if text not in known and not text[0].isdigit():
+            raise LayoutError(f"{text} is not known yet")
+        number = known[text] if text in known else int(text, 0)
+        if number < 1:
+            raise LayoutError(f"an array of {number} elements")
+        return number
 
 
 LAYOUT = Layout((bpf_folder() / "report.h").read_text())

@@ -32,6 +32,9 @@ FLAGS = (
 more warnings than these."""
 
 
+NOT_PERMITTED = "not permitted to load a program into the kernel: run as root (sudo)"
+
+
 def _include_folders() -> list[str]:
     """Where the distribution keeps <linux/*.h> and <asm/*.h>."""
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{os.uname().machine}-linux-gnu"
@@ -78,6 +81,8 @@ class Program:
                 with _stderr_to(log):
                     self.bpf = bcc.BPF(src_file=str(path).encode(), cflags=flags)
             except Exception as error:  # noqa: BLE001 - bcc raises just that
+                if os.geteuid() != 0:
+                    raise LoadError(NOT_PERMITTED) from None
                 raise LoadError(f"cannot compile {path.name}: {error}\n{_text(log)}") from None
 
     def load(self, function: str) -> int:
@@ -89,7 +94,7 @@ class Program:
             except Exception as error:  # noqa: BLE001 - bcc raises just that
                 said = _text(log)
                 if "Operation not permitted" in said or os.geteuid() != 0:
-                    raise LoadError(f"cannot load {function}: not permitted; run as root (sudo)") from None
+                    raise LoadError(NOT_PERMITTED) from None
                 raise LoadError(f"cannot load {function}: {error}\n{said}") from None
 
     def map_fd(self, name: str) -> int:

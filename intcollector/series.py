@@ -88,6 +88,8 @@ METRICS = {
          "Latency of the flow's last report in a switch; the sum, if it went through it more than once."),
         ("int_hop_latency_seconds", "histogram", ("switch_id",), "seconds", "Hop latencies of all reports."),
         ("int_hops_without_latency_total", "counter", ("switch_id",), "", "Hops reported without a latency."),
+        ("int_hops_without_switch_total", "counter", (), "",
+         "Hops that are in no switch's histogram: they named no switch, or the table of ports was full."),
         ("int_queue_occupancy", "gauge", ("switch_id", "queue_id"), "", "Last queue occupancy, in the switch's unit."),
         ("int_queue_occupancy_max", "gauge", ("switch_id", "queue_id"), "",
          "Largest queue occupancy since the start, in the switch's unit."),
@@ -374,6 +376,7 @@ def port_series(state: State, config: Config) -> list[Series | Histogram]:
             sums=_sums(statistics["latency_sum"], group, len(first)) / scale,
         ),
         _series("int_hops_without_latency_total", buckets[:, NO_LATENCY], switches),
+        _one("int_hops_without_switch_total", state.port_statistics["buckets"][:1].sum()),
     ]
 
 

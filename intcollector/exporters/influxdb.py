@@ -52,7 +52,7 @@ class InfluxDB(Pusher):
         self._path = url.path.rstrip("/")
         self._pool = urllib3.connection_from_url(f"{url.scheme}://{url.netloc}", maxsize=1, retries=False)
         self._write_url = f"{self._path}/write?{urlencode({'db': config.influxdb_database, 'precision': 'ns'})}"
-        self._times = Times()
+        self._times = Times(told_again=config.timestamps == "int")
         self._created = False
         self._rejecting = False
         self.start()
@@ -75,7 +75,7 @@ class InfluxDB(Pusher):
         free = self._times.free
         return "".join(
             [
-                f"{series} {fields} {free(series, time)}\n"
+                f"{series} {fields} {free(series, fields, time)}\n"
                 for (series, fields), time in zip(spell(item.what), item.what.times_ns.tolist(), strict=True)
             ]
         ).encode()
@@ -172,13 +172,21 @@ def _halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
 class Times:
     """Which nanoseconds of a series are taken: of the last GENERATION points or more, at most twice as many."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, told_again: bool) -> None:
+        """told_again: the same series, fields and time are the same point (the report's own times: a flow that is kept
+        alive by equal reports); otherwise they are two (times of arrival)."""
+        self._told_again = told_again
         self._recent: dict[int, int] = {}
         self._older: dict[int, int] = {}
         self._points = 0  # in recent
 
-    def free(self, series: str, time_ns: int) -> int:
-        """time_ns or the next free one, which is then taken. Kept by hash: two that agree cost a nanosecond."""
+    def free(self, series: str, fields: str, time_ns: int) -> int:
+        """time_ns or the next free one, which is then taken; with told_again, the time this very point was given before.
+        Kept by hash: two that agree cost a nanosecond."""
+        point = hash((series, fields, time_ns))
+        known = self._recent.get(point) or self._older.get(point)
+        if self._told_again and known is not None:
+            return known
         if self._points == GENERATION:
             self._older, self._recent, self._points = self._recent, {}, 0
         self._points += 1
@@ -187,6 +195,8 @@ class Times:
         while (after := self._recent.get(hash((series, free))) or self._older.get(hash((series, free)))) is not None:
             free = after
         self._recent[hash((series, time_ns))] = self._recent[hash((series, free))] = free + 1
+        if self._told_again:
+            self._recent[point] = free
         return free
 
 

@@ -12,6 +12,7 @@ import http.server
 import logging
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -132,6 +133,8 @@ class Prometheus:
     def metrics(self) -> bytes:
         """What /metrics answers."""
         with self._lock:
+            if self._closed:
+                raise ExporterError("the collector is closing")
             text = self._text.render(scrape(self._state(), self._config, self._exporters()))
         return text + prometheus_client.generate_latest(self._process)
 
@@ -143,6 +146,8 @@ class Prometheus:
             self._closed = True
             self._server.shutdown()
             self._server.server_close()
+            with self._lock:  # a scrape under way reads maps that are given back after this
+                pass
             self._thread.join(timeout_s)
 
     def counts(self) -> Counts:
@@ -165,6 +170,8 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        if isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):  # it went away: nobody to answer
+            return
         log.exception("prometheus: a request of %s failed", client_address[0])
 
 
