@@ -54,15 +54,17 @@ inline_always u32 find_source(struct scratch *s, u32 remembered)
 	struct source_key *key = &s->source;
 	struct source *source = sources.lookup(&remembered);
 	u64 *address = (u64 *)r->source;
+	u8 ip_version = r->flags & REPORT_SOURCE_IPV6 ? 6 : 4;
 	u32 *index;
 
 	if (remembered && source && source->switch_id == r->switch_id && source->hw_id == r->hw_id &&
+	    source->ip_version == ip_version &&
 	    ((u64 *)source->address)[0] == address[0] && ((u64 *)source->address)[1] == address[1])
 		return remembered;
 	copy_ipv6(key->address, address);
 	key->switch_id = r->switch_id;
 	key->hw_id = r->hw_id;
-	key->ip_version = r->flags & REPORT_SOURCE_IPV6 ? 6 : 4;
+	key->ip_version = ip_version;
 	key->report_version = r->report_version;
 	index = source_index.lookup(key);
 	if (index)

@@ -181,7 +181,7 @@ class Times:
         self._points = 0  # in recent
 
     def free(self, series: str, fields: str, time_ns: int) -> int:
-        """time_ns or the next free one, which is then taken; with told_again, the time this very point was given before.
+        """time_ns or the next free one, which is then taken; with told_again, what this very point was given before.
         Kept by hash: two that agree cost a nanosecond."""
         point = hash((series, fields, time_ns))
         known = self._recent.get(point) or self._older.get(point)
