@@ -58,8 +58,8 @@ inline_always u32 find_source(struct scratch *s, u32 remembered)
 	u32 *index;
 
 	if (remembered && source && source->switch_id == r->switch_id && source->hw_id == r->hw_id &&
-	    source->ip_version == ip_version &&
-	    ((u64 *)source->address)[0] == address[0] && ((u64 *)source->address)[1] == address[1])
+	    source->ip_version == ip_version && ((u64 *)source->address)[0] == address[0] &&
+	    ((u64 *)source->address)[1] == address[1])
 		return remembered;
 	copy_ipv6(key->address, address);
 	key->switch_id = r->switch_id;

@@ -203,8 +203,8 @@ def test_nothing_overwrites_anything(server: servers.InfluxServer, schema: str) 
 def test_times_are_never_taken_twice(asked: list[tuple[str, int]]) -> None:
     """Whatever times are asked for, in any order, each series gets each once, the first one exactly as asked for, and
     none moves by more than there are points."""
-    times = Times()
-    given_ = [(series, times.free(series, time)) for series, time in asked]
+    times = Times(told_again=False)
+    given_ = [(series, times.free(series, f"value={at}i", time)) for at, (series, time) in enumerate(asked)]
     assert len(set(given_)) == len(given_)
     seen: set[tuple[str, int]] = set()
     for (series, time), (_, got) in zip(asked, given_, strict=True):
@@ -216,12 +216,18 @@ def test_times_are_never_taken_twice(asked: list[tuple[str, int]]) -> None:
 def test_times_remember_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """At least the last GENERATION points are remembered, and no more than a few times as many."""
     monkeypatch.setattr(influxdb, "GENERATION", 100)
-    times = Times()
+    times = Times(told_again=True)
     for i in range(1000):
-        assert times.free("a", 1000 * i) == 1000 * i
+        assert times.free("a", "value=1i", 1000 * i) == 1000 * i
         if i >= 50:
-            assert times.free("a", 1000 * (i - 50)) == 1000 * (i - 50) + 1
-    assert len(times._recent) + len(times._older) <= 4 * 100
+            assert times.free("a", "value=2i", 1000 * (i - 50)) == 1000 * (i - 50) + 1
+    assert len(times._recent) + len(times._older) <= 6 * 100
+
+
+def test_a_point_told_again_is_the_same_point() -> None:
+    """A point that is the same in series, fields and time keeps the time it was given, however often it is told."""
+    times = Times(told_again=True)
+    assert [times.free("a", fields, 7) for fields in ("value=1i", "value=2i", "value=1i", "value=2i")] == [7, 8, 7, 8]
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
