@@ -59,7 +59,8 @@ inline_always void late(struct source *source)
  * last SEQUENCE_WINDOW were seen: a late one is reordered and no longer lost, one seen before is duplicated. What is
  * further back, or so far ahead that a restart is likelier than a loss (more than MAX_SEQUENCE_GAP, to a number near 0 or
  * by more than 2^24), is suspect: if the next report continues there, the exporter began anew, and nothing was lost;
- * otherwise it was late. An exporter that has only ever sent 0 does not count (ONOS). Called with the source's lock held. */
+ * otherwise it was late, or if it is the same again, duplicated. An exporter that has only ever sent 0 does not count
+ * (ONOS). Called with the source's lock held. */
 inline_always void sequence(struct source *source, u32 number)
 {
 	s32 ahead = number - source->highest;
@@ -95,6 +96,9 @@ inline_always void sequence(struct source *source, u32 number)
 		source->highest = number;
 		source->first = number - 1;
 		source->window = 3;
+		return;
+	} else if (source->flags & SOURCE_SUSPECT && number + 1 == source->suspect) {
+		source->duplicated++; /* an exporter that stopped counting says the same for ever */
 		return;
 	} else {
 		if (source->flags & SOURCE_SUSPECT) /* two in a row: the one before was just late */
