@@ -341,7 +341,8 @@ def lab(arguments: argparse.Namespace) -> int:
     if arguments.action == "down":
         pair.down(arguments.names)
         return 0
-    there = [name for name in arguments.names if os.path.exists(f"/sys/class/net/{name}")]
+    # not by /sys, which may be another namespace's
+    there = {name for _, name in socket.if_nameindex()} & set(arguments.names)
     pair.up(arguments.names)
     if arguments.action == "up":
         first, second = arguments.names
@@ -387,7 +388,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     ]  # fmt: skip
     with _signals() as ended:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the terminal was closed
-        if "prometheus" not in given and not _is_free(*config.prometheus):
+        if "prometheus" not in given and config.prometheus and not _is_free(*config.prometheus):
             log.warning("port 8000 is in use: the metrics are on another one")
             config = dataclasses.replace(config, prometheus=("127.0.0.1", 0))
         with contextlib.closing(Collector(config, [ours])) as collector:

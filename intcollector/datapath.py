@@ -164,7 +164,7 @@ class Ring:
     def drain(self) -> np.ndarray:
         start, end = int(self._consumer[0]), int(self._producer[0])
         if start == end:
-            return self._cells[:0]
+            return np.empty((0, CELL), np.uint8)
         first = start % self._size // CELL
         cells = self._cells[first : first + (end - start) // CELL]
         words = _column(cells, 0, "<u4")

@@ -47,7 +47,7 @@ def find(route: IPRoute, name: str) -> Any:
     try:
         return route.link("get", ifname=name)[0]
     except NetlinkError as error:
-        if error.code == errno.ENODEV:
+        if error.code in (errno.ENODEV, errno.ERANGE, errno.EINVAL):  # the last two: no interface can have such a name
             return None
         raise
 
@@ -95,10 +95,24 @@ class Attachment:
 
     def _attach(self, route: IPRoute, link: Any, *, force: bool) -> None:
         there = occupant(link)
-        if there:
-            if not force:
-                raise AttachError(f"{self.name} already runs {there}: detach it, or replace it with --force")
+        if there is None:
+            self._attach_one(route, link)
+            return
+        if not force:
+            raise AttachError(f"{self.name} already runs {there}: detach it, or replace it with --force")
+        evicted = kernel.program_fd(there.program)
+        try:
             self._evict(route, link, there)
+            try:
+                self._attach_one(route, link)
+            except AttachError:
+                _set_program(route, link["index"], evicted, FLAGS.get(there.mode, 0))  # back to where it was
+                raise
+        finally:
+            os.close(evicted)
+
+    def _attach_one(self, route: IPRoute, link: Any) -> None:
+        """In the first mode of those that are wanted which works."""
         wanted = ["native", "generic"] if self._config.xdp_mode == "auto" else [self._config.xdp_mode]
         for mode in wanted:
             try:
@@ -163,7 +177,7 @@ class Attachment:
                 return
             try:
                 self._attach(route, link, force=False)
-            except AttachError as error:
+            except (AttachError, NetlinkError, OSError) as error:
                 self._trouble(str(error))
                 return
         log.warning("%s is back: attached in %s mode", self.name, self.mode)

@@ -93,9 +93,14 @@ def info(descriptor: int, size: int) -> bytes:
     return buffer.raw
 
 
+def program_fd(identity: int) -> int:
+    """A descriptor of the program with this id."""
+    return bpf(PROG_GET_FD_BY_ID, struct.pack("=III", identity, 0, 0))
+
+
 def program_name(identity: int) -> str:
     """The name of the program with this id, as its author wrote it (15 characters at most)."""
-    descriptor = bpf(PROG_GET_FD_BY_ID, struct.pack("=III", identity, 0, 0))
+    descriptor = program_fd(identity)
     try:
         return info(descriptor, 128)[64:80].split(b"\0")[0].decode(errors="replace")
     finally:
