@@ -61,7 +61,9 @@ def ip(*arguments: str) -> None:
 
 def xdp(name: str) -> dict[str, Any] | None:
     """What ip(8) says of an interface's XDP program: {"mode": 1 native or 2 generic, "prog": {"id", ...}}, or None."""
-    said = subprocess.run(["ip", "-json", "link", "show", "dev", name], capture_output=True, timeout=DEADLINE_S, check=True)
+    said = subprocess.run(
+        ["ip", "-json", "link", "show", "dev", name], capture_output=True, timeout=DEADLINE_S, check=True
+    )
     found: dict[str, Any] | None = json.loads(said.stdout)[0].get("xdp")
     return found
 
@@ -82,7 +84,8 @@ def foreign_program(name: str = "somebody_else") -> Iterator[int]:
     license_ = np.frombuffer(b"GPL\0", np.uint8)
     attributes = struct.pack(
         "=IIQQIIQII16s",
-        kernel.PROG_TYPE_XDP, len(code), kernel.address_of(code), kernel.address_of(license_), 0, 0, 0, 0, 0, name.encode(),
+        kernel.PROG_TYPE_XDP, len(code), kernel.address_of(code), kernel.address_of(license_), 0, 0, 0, 0, 0,
+        name.encode(),
     )  # fmt: skip
     descriptor = kernel.bpf(kernel.PROG_LOAD, attributes)
     try:
@@ -103,12 +106,15 @@ def intcollector(*arguments: str, namespace: str | None = None, **more: Any) -> 
         )  # fmt: skip
 
 
+Self = TypeVar("Self", bound="Command")
+
+
 class Command:
     """A command that runs until it is stopped. Its output is kept: said() is stderr, printed() is stdout."""
 
     def __init__(self, *arguments: str, namespace: str | None = None) -> None:
         self.namespace = namespace
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - close() closes them
         with lab.inside(namespace):
             self.process = subprocess.Popen(
                 [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=self._files[0], stderr=self._files[1], cwd=ROOT
@@ -152,7 +158,7 @@ class Command:
         for file in self._files:
             file.close()
 
-    def __enter__(self) -> Command:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from pyroute2 import IPRoute
@@ -107,8 +106,8 @@ def test_native_is_not_replaced_by_generic(pair: Lab) -> None:
     ended = intcollector("run", "lo", "--xdp-mode", "native", "--prometheus", "off")
     assert ended.returncode == 1
     assert ended.stderr == (
-        "intcollector: cannot attach to lo in native mode (EOPNOTSUPP): the driver has no XDP support, or the MTU is too "
-        "large for it; try --xdp-mode generic\n"
+        "intcollector: cannot attach to lo in native mode (EOPNOTSUPP): the driver has no XDP support, or the MTU is "
+        "too large for it; try --xdp-mode generic\n"
     )
     assert xdp("lo") is None
 
@@ -125,37 +124,36 @@ def test_unknown_interface(pair: Lab) -> None:
 # --- occupied ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["netlink", "link"])
-def occupied(pair: Lab, request: pytest.FixtureRequest) -> Iterator[int]:
-    """The id of a program on the near end, attached either way."""
+@pytest.fixture(params=["netlink native", "netlink generic", "link native", "link generic"])
+def occupied(pair: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    """What a program on the near end is called, attached in one of the ways."""
     near = pair.names[0]
+    how, mode = request.param.split()
     with foreign_program() as program:
-        if request.param == "netlink":
-            by_netlink(near, program)
-            yield kernel.program_id(program)
+        link = -1
+        if how == "netlink":
+            by_netlink(near, program, interface.FLAGS[mode])
         else:
-            link = kernel.link_create(program, index_of(near), kernel.XDP_FLAGS_DRV_MODE)
-            try:
-                yield kernel.program_id(program)
-            finally:
+            link = kernel.link_create(program, index_of(near), interface.FLAGS[mode])
+        try:
+            yield f"XDP program somebody_else (id {kernel.program_id(program)}, {mode} mode)"
+        finally:
+            if link >= 0:
                 os.close(link)
 
 
-def test_occupied_is_refused_unless_forced(pair: Lab, occupied: int) -> None:
+def test_occupied_is_refused_unless_forced(pair: Lab, occupied: str) -> None:
     """An interface with another program is refused, naming the program, which stays; --force replaces it."""
     near = pair.names[0]
+    before = xdp(near)
     ended = intcollector("run", near, "--prometheus", "off")
     assert ended.returncode == 1
-    assert ended.stderr == (
-        f"intcollector: {near} already runs XDP program somebody_else (id {occupied}, native mode): detach it, or "
-        "replace it with --force\n"
-    )
-    there = xdp(near)
-    assert there and there["prog"]["id"] == occupied
+    assert ended.stderr == f"intcollector: {near} already runs {occupied}: detach it, or replace it with --force\n"
+    assert before and xdp(near) == before
     with collector(near, "--force") as running:
-        assert f"{near}: taking off XDP program somebody_else (id {occupied}, native mode)" in running.said()
+        assert f"{near}: taking off {occupied}, as --force says" in running.said()
         there = xdp(near)
-        assert there and there["prog"]["id"] != occupied
+        assert there and there["mode"] == NATIVE and there["prog"]["id"] != before["prog"]["id"]
         running.wait_packets(send(pair), "ok")
         assert running.end() == 0
     assert xdp(near) is None
@@ -172,7 +170,7 @@ def test_two_collectors(pair: Lab) -> None:
         with collector(near, "--force") as second:
             status, reason = first.wait_until(lambda: said if (said := first.get("/readyz"))[0] != 200 else None, "503")  # type: ignore[misc]
             assert status == 503
-            assert reason.startswith(f"not attached to {near}: it already runs XDP program collector (id ")
+            assert reason.startswith(f"not attached: {near} already runs XDP program collector (id ")
             second.wait_packets(send(pair), "ok")
             first.wait_packets(REPORTS.packets, "ok")
             assert second.end() == 0
@@ -219,17 +217,14 @@ def test_deleted_and_made_again(pair: Lab) -> None:
         for again in (2, 3):
             lab.down(pair.names)
             running.wait_until(lambda: running.get("/readyz")[0] == 503, "it is not ready")
-            assert running.get("/readyz") == (
-                503,
-                f"not attached to {near}: waiting for the interface to come back\n",
-            )
+            assert running.get("/readyz") == (503, f"not attached: {near} is gone: waiting for it to come back\n")
             assert running.get("/healthz") == (200, "alive\n")
             lab.up(pair.names)
             running.wait_until(lambda: running.get("/readyz")[0] == 200, "it is ready")
             assert mode(near) == NATIVE
             send(pair)
             running.wait_packets(again * REPORTS.packets, "ok")
-        assert running.said().count(f"{near} is gone; waiting for it to come back") == 2
+        assert running.said().count(f"{near} is gone: waiting for it to come back") == 2
         assert running.said().count(f"{near} is back: attached in native mode") == 2
         lab.down(pair.names)
         assert running.end() == 0
@@ -247,7 +242,7 @@ def test_back_with_another_program(pair: Lab) -> None:
         lab.up(pair.names)
         link = route(program, index_of(near), kernel.XDP_FLAGS_DRV_MODE)
         os.kill(running.process.pid, signal.SIGCONT)
-        reason = f"it already runs XDP program somebody_else (id {identity}, native mode)"
+        reason = f"not attached: {near} already runs XDP program somebody_else (id {identity}, native mode)"
         running.wait_until(lambda: reason in running.get("/readyz")[1], "it says who is there")
         there = xdp(near)
         assert there and there["prog"]["id"] == identity
@@ -293,11 +288,14 @@ def test_several_interfaces(pair: Lab) -> None:
 @pytest.fixture
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel before 5.9: it does not know the command."""
+    known = kernel.bpf
 
-    def refuse(*_: Any) -> int:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    def bpf(command: int, attributes: bytes | bytearray) -> int:
+        if command == kernel.LINK_CREATE:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return known(command, attributes)
 
-    monkeypatch.setattr(kernel, "link_create", refuse)
+    monkeypatch.setattr(kernel, "bpf", bpf)
 
 
 def test_netlink_where_there_are_no_links(pair: Lab, no_links: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -336,14 +334,16 @@ def test_netlink_modes(pair: Lab, no_links: None) -> None:
         assert xdp(near) is None
 
 
-def test_netlink_comes_back(pair: Lab, no_links: None) -> None:
-    """By netlink, too, an interface that is gone is known to be, and taken up again when it is back."""
+def test_netlink_comes_back(pair: Lab, no_links: None, caplog: pytest.LogCaptureFixture) -> None:
+    """By netlink, too, an interface that is gone is known to be, which is said once, and taken up when it is back."""
     near = pair.names[0]
     with foreign_program("ours") as program:
         attachment = Attachment(program, near, Config())
         lab.down(pair.names)
-        attachment.check()
-        assert not attachment.attached
+        for _ in range(3):
+            attachment.check()
+            assert not attachment.attached
+        assert caplog.text.count("is gone: waiting for it to come back") == 1
         lab.up(pair.names)
         attachment.check()
         assert attachment.attached

@@ -1,0 +1,575 @@
+"""What the maps hold after reports: the remembering half of bpf/collector.c, recounted in Python."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import ipaddress
+import itertools
+import os
+import random
+import re
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from intcollector import kernel, wire
+from intcollector.batch import State
+from intcollector.config import Config
+from intcollector.datapath import Datapath
+from intcollector.layout import LATENCY_BUCKETS, MAX_HOPS, OUTCOMES, FlowFlag, bpf_folder
+
+from . import batches
+from .frames import NONE32, Datapaths, Hop, frame, numbered, quiet
+from .needs import needs_root
+
+pytestmark = needs_root
+
+CONFIG = quiet(Config(ring_size=1, max_flows=4096))
+NONE16, NONE64 = 2**16 - 1, 2**64 - 1
+TABLE_SIZES = {"points": 16384, "sources": 4096, "drops": 4096}
+"""bpf/maps.h; index 0 of the arrays is nobody's."""
+
+
+def run(datapath: Datapath, *frames: bytes) -> State:
+    """Run frames; the maps after it."""
+    for one in frames:
+        datapath.run(one)
+    return datapath.state()
+
+
+def flows_of(state: State) -> dict[tuple[Any, ...], np.ndarray]:
+    """(source, destination, source_port, destination_port, protocol) -> its entry."""
+    found = {}
+    for key, flow in zip(state.flow_keys, state.flows, strict=True):
+        size = {4: 4, 6: 16}[int(key["ip_version"])]
+        ends = [str(ipaddress.ip_address(key[name][:size].tobytes())) for name in ("source", "destination")]
+        assert not key["pad"] and not key["source"][size:].any() and not key["destination"][size:].any()
+        found[(*ends, *(int(key[name]) for name in ("source_port", "destination_port", "protocol")))] = flow
+    assert len(found) == len(state.flows)
+    return found
+
+
+def points_of(points: np.ndarray, statistics: np.ndarray) -> dict[tuple[int, int], tuple[np.void, np.void]]:
+    """(switch_id, port or queue) -> its entry and statistics. Nobody's is (NONE32, NONE16)."""
+    found = {}
+    for index, (point, beside) in enumerate(zip(points, statistics, strict=True)):
+        key = (int(point["switch_id"]), int(point["id"])) if index else (NONE32, NONE16)
+        assert key not in found
+        found[key] = point, beside
+    return found
+
+
+# --- histograms -------------------------------------------------------------------------------------------------------
+
+
+def bucket(latency: int | None) -> int:
+    """0 -> 0, [2^k, 2^(k+1)) -> k + 1, no latency -> the last."""
+    if latency is None:
+        return LATENCY_BUCKETS - 1
+    for k in range(33):
+        if latency < 2**k:
+            return k
+    raise AssertionError(latency)
+
+
+EDGES = [0, 1, 2, 3, 4, *(e for k in range(3, 32) for e in (2**k - 1, 2**k)), 2**32 - 2, None]
+
+
+@pytest.mark.parametrize("latency", EDGES)
+def test_the_bucket_of_a_latency(datapaths: Datapaths, latency: int | None) -> None:
+    """Each latency is counted once, in the bucket between its powers of two; none in a bucket of its own."""
+    state = run(datapaths(CONFIG), frame(CONFIG, {"switch_id": 4, "egress_port_id": 3, "hop_latency": latency}))
+    _, statistics = points_of(state.ports, state.port_statistics)[4, 3]
+    assert np.flatnonzero(statistics["buckets"]).tolist() == [bucket(latency)]
+    assert statistics["buckets"].sum() == 1
+    assert statistics["latency_sum"] == (latency or 0)
+
+
+# --- everything, recounted --------------------------------------------------------------------------------------------
+
+
+def latency_of(hop: Mapping[str, int | None], wide: bool = False) -> int | None:
+    """A hop's latency, or where it has none the difference of its timestamps, in their width."""
+    if hop.get("hop_latency") is not None:
+        return hop["hop_latency"]
+    ingress, egress = hop.get("ingress_timestamp"), hop.get("egress_timestamp")
+    if ingress is None or egress is None:
+        return None
+    apart = (egress - ingress) % (2**64 if wide else 2**32)
+    return apart if apart < NONE32 else None
+
+
+FIELDS = ("switch_id", "egress_port_id", "hop_latency", "queue_id", "queue_occupancy", "ingress_timestamp",
+          "egress_timestamp", "egress_port_tx_utilization")  # fmt: skip
+NUMBERS: dict[str, Callable[[random.Random], int]] = {
+    "switch_id": lambda r: r.randrange(6),
+    "egress_port_id": lambda r: r.choice([0, 1, 2, NONE16 - 1]),
+    "queue_id": lambda r: r.choice([0, 1, 254]),
+    "queue_occupancy": lambda r: r.choice([0, r.randrange(300), 2**24 - 2]),
+}
+
+
+def any_number(chance: random.Random) -> int:
+    """Small, a power of two, or large."""
+    return chance.choice([chance.randrange(1000), 2 ** chance.randrange(32), chance.getrandbits(32) >> 1])
+
+
+def any_hop(chance: random.Random, fields: tuple[str, ...]) -> dict[str, int | None]:
+    """Values as they come, some of them missing."""
+    return {name: None if chance.random() < 0.15 else NUMBERS.get(name, any_number)(chance) for name in fields}
+
+
+@dataclasses.dataclass
+class Recount:
+    """The maps, from what was reported: plain dictionaries of what series.py will read."""
+
+    ports: dict[tuple[int, int], dict[str, Any]]
+    queues: dict[tuple[int, int], dict[str, Any]]
+
+    def hop(self, hop: Mapping[str, int | None], wide: bool) -> None:
+        """One hop of a report, the kept ones only."""
+        switch = hop.get("switch_id")
+        some = {name: NONE16 if hop.get(name) is None else hop[name] for name in ("egress_port_id", "queue_id")}
+        port = (NONE32, NONE16) if switch is None else (switch, some["egress_port_id"])
+        said = self.ports.setdefault(port, {"buckets": [0] * LATENCY_BUCKETS, "sum": 0, "value": NONE32})  # type: ignore[arg-type]
+        latency = latency_of(hop, wide)
+        said["buckets"][bucket(latency)] += 1
+        said["sum"] += latency or 0
+        utilization, occupancy = hop.get("egress_port_tx_utilization"), hop.get("queue_occupancy")
+        if utilization is not None and port[1] != NONE16 and switch is not None:
+            said["value"] = utilization
+        if switch is not None and some["queue_id"] != NONE16:
+            queue = self.queues.setdefault((switch, some["queue_id"]), {"value": NONE32, "max": 0})  # type: ignore[arg-type]
+            if occupancy is not None:
+                queue["value"] = occupancy
+                queue["max"] = max(queue["max"], occupancy + 1)
+
+
+@pytest.mark.parametrize("profile", ["spec", "l2port4", "geant", "onos", "intcollector"])
+def test_the_maps_are_exact(datapaths: Datapaths, profile: str) -> None:
+    """Flows, ports, queues and histograms hold what a recount in Python of 600 reports of all shapes gives."""
+    chance = random.Random(profile)
+    config = dataclasses.replace(CONFIG, profile=profile)
+    wide = profile == "geant"
+    recount = Recount({(NONE32, NONE16): {"buckets": [0] * LATENCY_BUCKETS, "sum": 0, "value": NONE32}}, {})
+    flows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    frames = []
+    for _ in range(600):
+        fields = tuple(name for name in FIELDS if chance.random() < 0.8)
+        count = chance.choice([0, 1, 2, 3, 6, 16, 17, 18]) if fields else 0
+        hops: list[dict[str, int | None]] = [any_hop(chance, fields) for _ in range(count)]
+        if profile == "intcollector":
+            hops = [{n: v % 60000 if n == "queue_occupancy" and v else v for n, v in hop.items()} for hop in hops]
+        if sum(2 if "stamp" in f and wide else 1 for f in fields) * count > 240:
+            continue
+        at = chance.randrange(40)
+        key = (f"10.0.0.{at}", "10.1.0.1", at, 80, 6 if at % 2 else 17)
+        frames.append(frame(config, *hops, flow=f"{key[0]}:{key[2]}>{key[1]}:{key[3]}/{key[4]}"))
+        flow = flows.setdefault(key, {"reports": 0, "latency": NONE64, "hops": None})
+        flow["reports"] += 1
+        for hop in hops[:MAX_HOPS]:
+            recount.hop(hop, wide)
+        if not hops:
+            continue
+        latencies = [latency_of(hop, wide) for hop in hops[:MAX_HOPS]] + [h.get("hop_latency") for h in hops[MAX_HOPS:]]
+        there = [latency for latency in latencies if latency is not None]
+        flow["latency"] = sum(there) if there and None not in latencies[MAX_HOPS:] else NONE64
+        flow["hops"] = [(h.get("switch_id"), latency_of(h, wide)) for h in hops[:MAX_HOPS]], len(hops)
+    assert len(frames) > 500
+
+    state = run(datapaths(config), *frames)
+    assert state.counters["outcomes"].tolist() == [len(frames)] + [0] * (len(OUTCOMES) - 1)
+
+    ports = points_of(state.ports, state.port_statistics)
+    assert {k: s["buckets"].tolist() for k, (_, s) in ports.items()} == {
+        k: said["buckets"] for k, said in recount.ports.items()
+    }
+    assert {k: int(s["latency_sum"]) for k, (_, s) in ports.items()} == {
+        k: said["sum"] for k, said in recount.ports.items()
+    }
+    assert {k: int(p["value"]) for k, (p, _) in ports.items() if k[0] != NONE32} == {
+        k: said["value"] for k, said in recount.ports.items() if k[0] != NONE32
+    }
+    queues = points_of(state.queues, state.queue_statistics)
+    del queues[NONE32, NONE16]
+    assert {k: (int(q["value"]), int(s["occupancy_max"])) for k, (q, s) in queues.items()} == {
+        k: (said["value"], said["max"]) for k, said in recount.queues.items()
+    }
+
+    found = flows_of(state)
+    assert {k: int(f["reports"]) for k, f in found.items()} == {k: said["reports"] for k, said in flows.items()}
+    assert {k: int(f["latency"]) for k, f in found.items()} == {k: said["latency"] for k, said in flows.items()}
+    for key, of_flow in flows.items():
+        entry = found[key]
+        assert bool(entry["flags"] & FlowFlag.PATH) == (of_flow["hops"] is not None)
+        if of_flow["hops"] is not None:
+            kept, number = of_flow["hops"]
+            assert entry["hop_count"] == number
+            values = [(int(h["switch_id"]), int(h["latency"])) for h in entry["hops"][: len(kept)]]
+            assert values == [tuple(NONE32 if v is None else v for v in hop) for hop in kept]
+
+
+# --- latencies from timestamps ----------------------------------------------------------------------------------------
+
+W32, W64 = 2**32, 2**64
+
+
+@pytest.mark.parametrize(
+    ("profile", "ingress", "egress", "latency"),
+    [
+        pytest.param("spec", 1000, 1400, 400, id="32 bits"),
+        pytest.param("spec", 1000, 1000, 0, id="at once"),
+        pytest.param("spec", W32 - 10, 20, 30, id="32 bits across the wrap"),
+        pytest.param("spec", W32 - 2, 0, 2, id="32 bits just across"),
+        pytest.param("spec", None, 20, None, id="no ingress timestamp"),
+        pytest.param("spec", 20, None, None, id="no egress timestamp"),
+        pytest.param("spec", 1000, 999, None, id="all ones apart is no value"),
+        pytest.param("geant", W32 + 1000, W32 + 1400, 400, id="64 bits"),
+        pytest.param("geant", W64 - 10, 20, 30, id="64 bits across the wrap"),
+        pytest.param("geant", 2 * W32 - 10, 2 * W32 + 20, 30, id="64 bits where 32 would wrap"),
+        pytest.param("geant", 5, 5 + W32 - 2, W32 - 2, id="64 bits, the most that is kept"),
+        pytest.param("geant", 5, 5 + W32 - 1, None, id="64 bits, more than is kept"),
+        pytest.param("geant", 5, 6 + 2 * W32, None, id="64 bits, far more"),
+        pytest.param("geant", 20, 10, None, id="64 bits backwards"),
+        pytest.param("geant", None, 10, None, id="64 bits, no ingress timestamp"),
+        pytest.param("geant", 10, None, None, id="64 bits, no egress timestamp"),
+    ],
+)
+def test_latency_from_timestamps(
+    datapaths: Datapaths, profile: str, ingress: int | None, egress: int | None, latency: int | None
+) -> None:
+    """A hop without a latency but with both timestamps has one, by subtraction in their width."""
+    config = dataclasses.replace(CONFIG, profile=profile)
+    datapath = datapaths(config)
+    stamps: Hop = {"switch_id": 4, "ingress_timestamp": ingress, "egress_timestamp": egress}
+    for hop, expected in (
+        (stamps, latency),
+        (dict(stamps) | {"hop_latency": 7}, 7),
+        (dict(stamps) | {"hop_latency": None}, latency),
+    ):
+        state = run(datapath, frame(config, hop))
+        assert state.flows[0]["latency"] == (NONE64 if expected is None else expected)
+        assert state.flows[0]["hops"][0]["latency"] == (NONE32 if expected is None else expected)
+
+
+# --- the reporting switch, drops --------------------------------------------------------------------------------------
+
+
+def test_what_the_reporting_switch_says_of_itself(datapaths: Datapaths) -> None:
+    """The local hop counts for its switch's ports and queues, and for no flow's path or latency."""
+    local = {"egress_port_id": 3, "hop_latency": 400, "queue_id": 5, "queue_occupancy": 70,
+             "egress_port_tx_utilization": 9}  # fmt: skip
+    frames = [
+        frame(CONFIG, switch_id=8, local=local),
+        frame(CONFIG, switch_id=8, local=local | {"queue_occupancy": 60}),
+    ]
+    frames.append(
+        wire.encode(batches.report(switch_id=8, local_hop={"hop_latency": 5}) | {"flow": wire.no_flow([])}, CONFIG)
+    )
+    state = run(datapaths(CONFIG), *frames)
+    port, statistics = points_of(state.ports, state.port_statistics)[8, 3]
+    assert port["value"] == 9
+    assert statistics["buckets"][bucket(400)] == 2 and statistics["latency_sum"] == 800
+    _, unnamed = points_of(state.ports, state.port_statistics)[8, NONE16]
+    assert unnamed["buckets"][bucket(5)] == 1 and unnamed["buckets"].sum() == 1
+    queue, most = points_of(state.queues, state.queue_statistics)[8, 5]
+    assert (queue["value"], most["occupancy_max"]) == (60, 71)
+    (flow,) = state.flows
+    assert flow["latency"] == NONE64 and flow["hop_count"] == 0 and not flow["flags"] & FlowFlag.PATH
+
+
+@pytest.mark.parametrize(
+    ("ingress", "local", "latency"),
+    [
+        (1000, {"egress_timestamp": 1400}, 400),
+        (2**32 - 10, {"egress_timestamp": 20}, 30),
+        (1000, {"egress_timestamp": 1400, "hop_latency": 7}, 7),
+        (1000, {"egress_timestamp": 1400, "hop_latency": NONE32}, 400),
+        (1000, {"egress_timestamp": NONE32}, None),
+        (1000, {"queue_id": 5}, None),
+    ],
+)
+def test_latency_of_the_reporting_switch(datapaths: Datapaths, ingress: int, local: Hop, latency: int | None) -> None:
+    """Without a hop latency the reporting switch's is from the report's ingress to its egress timestamp."""
+    state = run(datapaths(CONFIG), frame(CONFIG, switch_id=8, ingress_timestamp=ingress, local=local))
+    (statistics,) = state.port_statistics[1:]
+    assert np.flatnonzero(statistics["buckets"]).tolist() == [bucket(latency)]
+    assert statistics["latency_sum"] == (latency or 0)
+
+
+def test_drops_are_counted_by_switch_and_reason(datapaths: Datapaths) -> None:
+    """Each report with D counts once, for its switch and its reason; 255 where none was given."""
+    reasons = [(1, 71), (1, 71), (1, 50), (2, 71), (1, None), (NONE32 - 1, 0)]
+    frames = [
+        frame(CONFIG, switch_id=s, dropped=True, local={} if r is None else {"drop_reason": r}) for s, r in reasons
+    ]
+    frames.append(frame(CONFIG, local={"drop_reason": 99}))  # without D nothing was dropped
+    state = run(datapaths(CONFIG), *frames)
+    keys = zip(state.drop_keys["switch_id"].tolist(), state.drop_keys["reason"].tolist(), strict=True)
+    expected = collections.Counter((s, 255 if r is None else r) for s, r in reasons)
+    assert dict(zip(keys, state.drops.tolist(), strict=True)) == expected
+
+
+# --- flows ------------------------------------------------------------------------------------------------------------
+
+
+def test_flows_are_told_apart(datapaths: Datapaths) -> None:
+    """Addresses, ports, protocol and IP version make a flow; VLANs and DSCP do not."""
+    texts = [
+        "10.0.0.1:5000>10.0.0.2:5000/17", "10.0.0.2:5000>10.0.0.1:5000/17", "10.0.0.1:5000>10.0.0.2:5000/6",
+        "10.0.0.1:5001>10.0.0.2:5000/17", "10.0.0.1:5000>10.0.0.2:5001/17", "a00:1:::5000>a00:2:::5000/17",
+        "2001:db8::1:5000>2001:db8::2:5000/17", "2001:db8::1:5000>2001:db8::3:5000/17",
+    ]  # fmt: skip
+    frames = [frame(CONFIG, flow=text) for text in texts]
+    frames += [frame(CONFIG, flow=texts[0], vlan_ids=[7]), frame(CONFIG, flow=texts[0], dscp=46)]
+    found = flows_of(run(datapaths(CONFIG), *frames))
+    assert {key: int(flow["reports"]) for key, flow in found.items()} == {
+        _ends(text): 3 if text == texts[0] else 1 for text in texts
+    }
+
+
+def _ends(text: str) -> tuple[Any, ...]:
+    key = batches.flow_key(text)
+    ends = [str(ipaddress.ip_address(key[name])) for name in ("source", "destination")]
+    return (*ends, key["source_port"], key["destination_port"], key["protocol"])
+
+
+def test_a_flow_knows_its_source(datapaths: Datapaths) -> None:
+    """A flow's source is the index of whoever reported it last."""
+    frames = [frame(CONFIG, source=f"192.0.2.{i}", flow=f"10.0.0.{i}:1>10.0.0.9:1/17") for i in (1, 2, 3)]
+    frames.append(frame(CONFIG, source="192.0.2.3", flow="10.0.0.1:1>10.0.0.9:1/17"))
+    state = run(datapaths(CONFIG), *frames)
+    addresses = state.sources["address"][:, 3]
+    assert {key[0]: int(addresses[flow["source"] - 1]) for key, flow in flows_of(state).items()} == {
+        "10.0.0.1": 3, "10.0.0.2": 2, "10.0.0.3": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("hops", [1, MAX_HOPS, MAX_HOPS + 1, 42, 126])
+def test_any_number_of_hops(datapaths: Datapaths, hops: int) -> None:
+    """The hops nearest the sink are kept, at most 16; the number and the latency are of all."""
+    one = frame(CONFIG, *({"switch_id": 100 + i, "hop_latency": 2**31 + i} for i in range(hops)))
+    (flow,) = run(datapaths(CONFIG), one).flows
+    assert flow["hop_count"] == hops
+    assert flow["latency"] == sum(2**31 + i for i in range(hops))
+    kept = flow["hops"]["switch_id"].tolist()
+    assert kept == [100 + i if i < hops else NONE32 for i in range(MAX_HOPS)]
+
+
+def test_beyond_the_kept_hops_a_missing_latency_makes_the_sum_unknown(datapaths: Datapaths) -> None:
+    """A hop that is not kept and has no latency leaves the flow without one, rather than with one too small."""
+    hops: list[Hop] = [{"switch_id": i, "hop_latency": 10 if i != 17 else None} for i in range(20)]
+    (flow,) = run(datapaths(CONFIG), frame(CONFIG, *hops)).flows
+    assert flow["latency"] == NONE64
+
+
+def test_flows_are_capped(datapaths: Datapaths) -> None:
+    """However many flows there are, at most --max-flows are kept: with right values, and what is in use among them."""
+    config = dataclasses.replace(CONFIG, max_flows=64)
+    datapath = datapaths(config)
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        used = frame(config, {"switch_id": 1, "hop_latency": 77}, flow="10.9.9.9:9>10.9.9.8:9/17")
+        for i in range(3000):
+            datapath.run(frame(config, {"switch_id": 1, "hop_latency": i}, flow=f"10.0.0.1:{i}>10.0.0.2:1/17"))
+            datapath.run(used)
+        state = datapath.state()
+    finally:
+        os.sched_setaffinity(0, cpus)
+    assert 1 < len(state.flows) <= 64
+    found = flows_of(state)
+    kept = found.pop(("10.9.9.9", "10.9.9.8", 9, 9, 17))
+    assert kept["reports"] == 3000 and kept["latency"] == 77
+    numbers = sorted(key[2] for key in found)
+    assert numbers[-1] == 2999 and numbers[0] >= 3000 - 128
+    for key, flow in found.items():
+        assert (int(flow["latency"]), int(flow["reports"])) == (key[2], 1)
+    assert state.counters["flows_refused"] == 0
+    assert state.sources["received"].tolist() == [6000]
+
+
+# --- full tables ------------------------------------------------------------------------------------------------------
+
+
+def test_more_sources_than_there_is_room_for(datapaths: Datapaths) -> None:
+    """A source that finds no room is not counted, its reports are counted as refused; the others stay exact."""
+    datapath = datapaths(CONFIG)
+    base = frame(CONFIG, flow="10.0.0.1:1>10.0.0.2:1/17")
+    room, more = TABLE_SIZES["sources"] - 1, 10
+    for number in range(room + more):
+        datapath.run(base[:46] + struct.pack("!I", 1 + number) + base[50:])  # switch_id
+    state = run(datapath, base)
+    assert len(state.sources) == room
+    assert state.counters["sources_refused"] == more
+    assert state.sources["received"].tolist() == [2] + [1] * (room - 1)
+    assert state.flows[0]["reports"] == room + more + 1
+
+
+def test_more_ports_and_queues_than_there_is_room_for(datapaths: Datapaths) -> None:
+    """A port or queue that finds no room is nobody's, and counted; latencies stay exact in sum."""
+    datapath = datapaths(CONFIG)
+    room = TABLE_SIZES["points"] - 1
+    ids = itertools.count()
+    reports = -(-(room + 100) // MAX_HOPS)
+    for _ in range(reports):
+        hops = [
+            {"switch_id": i // 60000 + 1, "egress_port_id": i % 60000, "queue_id": i % 200, "queue_occupancy": 1,
+             "hop_latency": 1}
+            for i in itertools.islice(ids, MAX_HOPS)
+        ]  # fmt: skip
+        datapath.run(frame(CONFIG, *hops))
+    state = datapath.state()
+    refused = reports * MAX_HOPS - room
+    assert len(state.ports) == room + 1
+    assert state.counters["points_refused"] == refused
+    buckets = state.port_statistics["buckets"][:, bucket(1)]
+    assert buckets[0] == refused and buckets[1:].tolist() == [1] * room
+    assert len(state.queues) == 201 and state.queue_statistics["occupancy_max"][1:].tolist() == [2] * 200
+
+
+def test_more_kinds_of_drops_than_there_is_room_for(datapaths: Datapaths) -> None:
+    """A drop that finds no room is counted as refused, and every other by its reason."""
+    datapath = datapaths(CONFIG)
+    base = frame(CONFIG, dropped=True)
+    more = 10
+    for number in range(TABLE_SIZES["drops"] + more):
+        datapath.run(base[:46] + struct.pack("!I", number) + base[50:])
+    state = datapath.state()
+    assert state.drops.tolist() == [1] * TABLE_SIZES["drops"]
+    assert state.counters["drops_refused"] == more
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_packet_has_one_outcome(datapaths: Datapaths) -> None:
+    """The outcomes add up to the packets, each being the one that the Python decoder gives."""
+    datapath = datapaths(CONFIG)
+    hop = {"switch_id": 4, "hop_latency": 4}
+    valid = [frame(CONFIG, hop), frame(CONFIG, local={"drop_reason": 1}, flow="2001:db8::1:1>2001:db8::2:2/6")]
+    frames = [*valid, valid[0][:14] + b"\x65" + valid[0][15:]]
+    frames += [one for v in valid for one in wire.mutations(v, 2000, 7) if len(one) >= 14]
+    expected = collections.Counter(wire.decode(one, CONFIG)["outcome"] for one in frames)
+    counters = run(datapath, *frames).counters
+    outcomes = dict(zip(OUTCOMES, counters["outcomes"].tolist(), strict=True))
+    assert {name: n for name, n in outcomes.items() if n} == expected
+    assert len(expected) > 10 and sum(outcomes.values()) == len(frames)
+
+
+@pytest.mark.parametrize("accepted", ["drop", "pass"])
+@pytest.mark.parametrize("malformed", ["drop", "pass"])
+def test_verdicts(datapaths: Datapaths, accepted: str, malformed: str) -> None:
+    """Accepted and malformed reports meet the verdicts that were asked for; what is not ours always passes."""
+    config = dataclasses.replace(CONFIG, accepted_verdict=accepted, malformed_verdict=malformed)
+    datapath = datapaths(config)
+    verdicts = {"drop": kernel.XDP_DROP, "pass": kernel.XDP_PASS}
+    one = frame(config)
+    assert datapath.run(one)[0] == verdicts[accepted]
+    assert datapath.run(one[:42] + b"\x90" + one[43:])[0] == verdicts[malformed]
+    assert datapath.run(one[:-1])[0] == verdicts[malformed]
+    foreign = [
+        one[:36] + b"\0\x35" + one[38:],
+        one[:23] + b"\x06" + one[24:],
+        one[:12] + b"\x08\x06" + one[14:],
+        one[:14],
+    ]
+    assert [datapath.run(other)[0] for other in foreign] == [kernel.XDP_PASS] * 4
+
+
+# --- two CPUs ---------------------------------------------------------------------------------------------------------
+
+two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+
+
+def on_all_cpus(work: Callable[[int], object]) -> int:
+    """Do work(n) in a thread on each CPU, begun together. Gives how many there were."""
+    cpus = sorted(os.sched_getaffinity(0))
+    barrier = threading.Barrier(len(cpus))
+
+    def pinned(number: int) -> None:
+        os.sched_setaffinity(0, {cpus[number]})  # of this thread only
+        barrier.wait(60)
+        work(number)
+
+    with concurrent.futures.ThreadPoolExecutor(len(cpus)) as threads:
+        for _ in threads.map(pinned, range(len(cpus))):
+            pass
+    return len(cpus)
+
+
+@two_cpus
+def test_one_report_on_all_cpus_at_once(datapaths: Datapaths) -> None:
+    """What all CPUs count of one source, drop reason and port at once is exact, and so are the events."""
+    datapath = datapaths(CONFIG)
+    hop = {"switch_id": 4, "egress_port_id": 3, "queue_id": 5, "hop_latency": 3, "queue_occupancy": 9}
+    one = frame(CONFIG, hop, sequence_number=7, dropped=True, local={"drop_reason": 71})
+    each = 100_000
+    count = each * on_all_cpus(lambda _: datapath.run(one, repeat=each))
+    state = datapath.state()
+    assert state.sources["received"].tolist() == [count]
+    assert state.sources["duplicated"].tolist() == [count - 1]
+    assert state.drops.tolist() == [count]
+    assert state.counters["outcomes"][0] == count
+    assert state.counters["events"] + state.counters["events_lost"] == count
+    _, statistics = points_of(state.ports, state.port_statistics)[4, 3]
+    assert statistics["buckets"][bucket(3)] == count and statistics["latency_sum"] == 3 * count
+    assert len(datapath.drain()) == state.counters["events"] > 0
+
+
+@two_cpus
+def test_one_source_interleaved_on_all_cpus(datapaths: Datapaths) -> None:
+    """Numbers of one source that come in on several CPUs, each once, are all received, none doubled."""
+    datapath = datapaths(CONFIG)
+    each = 5000
+    base = frame(CONFIG)
+    frames = [numbered(base, range(n, each * 8, 8)) for n in range(8)]
+
+    def work(number: int) -> None:
+        for one in frames[number]:
+            datapath.run(one)
+
+    cpus = on_all_cpus(work)
+    (source,) = datapath.state().sources
+    assert source["received"] == cpus * each
+    assert source["duplicated"] == 0
+
+
+@two_cpus
+def test_all_cpus_learn_the_same_at_once(datapaths: Datapaths) -> None:
+    """Sources, ports, queues and flows that several CPUs see first at the same time have one entry that counts."""
+    datapath = datapaths(CONFIG)
+    frames = [
+        frame(CONFIG, {"switch_id": i, "egress_port_id": 3, "queue_id": 5, "hop_latency": 1, "queue_occupancy": 1},
+              switch_id=i, flow=f"10.0.0.1:{i}>10.0.0.2:1/17")
+        for i in range(1, 1001)
+    ]  # fmt: skip
+
+    def work(_: int) -> None:
+        for one in frames:
+            datapath.run(one)
+
+    cpus = on_all_cpus(work)
+    state = datapath.state()
+    sources = state.sources[state.sources["received"] > 0]
+    assert sorted(sources["switch_id"].tolist()) == list(range(1, 1001))
+    assert sources["received"].tolist() == [cpus] * 1000
+    buckets = state.port_statistics["buckets"][:, bucket(1)]
+    used = buckets > 0
+    assert sorted(state.ports["switch_id"][used].tolist()) == list(range(1, 1001))
+    assert buckets[used].tolist() == [cpus] * 1000
+    assert len(flows_of(state)) == 1000
+    assert state.counters["flows_refused"] == state.counters["points_refused"] == 0
+
+
+def test_the_sizes_of_the_tables() -> None:
+    """The tables that these tests fill are as large as bpf/maps.h says."""
+    text = (bpf_folder() / "maps.h").read_text()
+    for name, size in TABLE_SIZES.items():
+        assert re.search(rf"^#define MAX_{name.upper()} {size}\b", text, re.MULTILINE)
