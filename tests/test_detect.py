@@ -132,7 +132,7 @@ def test_threshold_mode(datapaths: Datapaths, watched: Watched, values: list[Val
         pytest.param(50, [100, 149, 150, 149, 99], [100, 150, 149, 99], id="the next interval, however near"),
         pytest.param(50, [0, 49, 50], [0, 50], id="from zero"),
         pytest.param(50, [100, None, 149, 150], [100, 150], id="no value is never told"),
-        pytest.param(0, [7, 7, 8, 7], [7, 8, 7], id="without a width any change"),
+        pytest.param(0, [6, 6, 7, 8, 7], [6, 7, 8, 7], id="without a width any change"),
     ],
 )
 def test_interval_mode(

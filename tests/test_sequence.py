@@ -126,6 +126,8 @@ CASES: list[tuple[str, list[int], Counts]] = [
     ("a duplicate across the wrap", [2**32 - 1, 0, 2**32 - 1], Counts(3, duplicated=1)),
     ("the signed middle is no border", [2**31 - 2, 2**31 - 1, 2**31, 2**31 + 2], Counts(4, lost=1)),
     ("the longest loss to small numbers", [2**32 - 65536, 0], Counts(2, lost=65535)),
+    ("a longer loss, to a number that is not small", [2**32 - 5, 65536], Counts(2, lost=65540)),
+    ("... and to a small one: begun anew", [2**32 - 5, 65535, 65536], Counts(3, restarted=1)),
     ("a long loss", [1, 1_000_001, 1_000_002], Counts(3, lost=999_999)),
     ("the longest loss", [1, 2**24 + 1], Counts(2, lost=2**24 - 1)),
     ("further ahead is a new beginning", [1, 2**24 + 2, 2**24 + 3], Counts(3, restarted=1)),
@@ -221,7 +223,10 @@ def exporters(draw: st.DrawFn) -> list[int]:
         st.sampled_from([-WINDOW, 1 - WINDOW, WINDOW, GAP, GAP + 1, RESTART, RESTART + 1, 2**31 - 1, -(2**31)]),
     )  # fmt: skip
     numbers, at = [start % WRAP], start
-    for move in draw(st.lists(st.one_of(step, st.tuples(st.integers(0, 20))), max_size=60)):
+    for move in draw(st.lists(st.one_of(step, st.none(), st.tuples(st.integers(0, 20))), max_size=60)):
+        if move is None:  # the same again
+            numbers.append(numbers[-1])
+            continue
         here = move[0] if isinstance(move, tuple) else at + move  # a tuple: begun anew, near 0
         numbers.append(here % WRAP)
         if isinstance(move, tuple) or move > 0:
