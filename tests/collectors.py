@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,11 +28,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "intcollector")
 DEADLINE_S = 60.0
 """No wait is longer."""
-
-needs_root = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="XDP and network namespaces need root"),
-    pytest.mark.filterwarnings("ignore:not a bytes object"),  # bcc's, of names given as str
-]
 
 _numbers = itertools.count()
 

@@ -6,4 +6,4 @@ import os
 
 import pytest
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: loads a kernel program")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -22,9 +22,10 @@ from intcollector.lab import Lab
 from intcollector.traffic import Traffic
 
 from . import servers
-from .collectors import COMMAND, ROOT, Collector, Command, Metrics, frames, intcollector, ip, needs_root, network, xdp
+from .collectors import COMMAND, ROOT, Collector, Command, Metrics, frames, intcollector, ip, network, xdp
+from .needs import needs_root
 
-root = needs_root[0]
+root = needs_root
 COMMANDS = ("run", "decode", "generate", "replay", "lab", "doctor")
 
 RUN_OPTIONS = {

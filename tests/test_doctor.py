@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import pathlib
 import shutil
 import socket
@@ -19,8 +18,9 @@ import pytest
 from intcollector import doctor
 from intcollector.config import Config
 
+from .needs import needs_root
+
 ROOT = pathlib.Path(__file__).parents[1]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def run(script: str, *before: str) -> Any:

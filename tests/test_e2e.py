@@ -28,7 +28,8 @@ from intcollector.replay import replay
 from intcollector.traffic import Traffic
 
 from . import servers
-from .collectors import COMMAND, ROOT, Collector, Metrics, frames, ip, needs_root, network, xdp
+from .collectors import COMMAND, ROOT, Collector, Metrics, frames, ip, network, xdp
+from .needs import needs_root
 from .test_wire import KNOWN
 
 pytestmark = needs_root

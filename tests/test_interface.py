@@ -19,7 +19,8 @@ from intcollector.lab import Lab
 from intcollector.traffic import Traffic
 
 from . import servers
-from .collectors import Collector, foreign_program, intcollector, needs_root, network, xdp
+from .collectors import Collector, foreign_program, intcollector, network, xdp
+from .needs import needs_root
 
 pytestmark = needs_root
 

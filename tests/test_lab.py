@@ -22,10 +22,9 @@ from intcollector.errors import AttachError, CaptureError, UsageError
 from intcollector.lab import Lab
 from intcollector.traffic import Traffic
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="network interfaces need root"),
-    pytest.mark.filterwarnings("ignore:not a bytes object"),  # bcc's, of names given as str
-]
+from .needs import needs_root
+
+pytestmark = needs_root
 
 NAMES = (f"ic{os.getpid() % 100000}a", f"ic{os.getpid() % 100000}b")
 NAMESPACES = (f"ic{os.getpid()}near", f"ic{os.getpid()}far")

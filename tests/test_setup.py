@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from .needs import needs_root
+
 ROOT = pathlib.Path(__file__).parents[1]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
