@@ -370,3 +370,14 @@ def test_netlink_leaves_others_alone(pair: Lab, no_links: None) -> None:
 def test_links_are_known_here() -> None:
     """This kernel knows BPF links for XDP, so that an EINVAL of it is not taken for an old kernel's."""
     assert interface._knows_links()
+
+
+def test_force_gives_back_what_it_cannot_replace() -> None:
+    """If ours does not attach, the program that --force took off is on the interface again."""
+    with network(), foreign_program() as program:
+        by_netlink("lo", program, interface.FLAGS["generic"])
+        before = xdp("lo")
+        ended = intcollector("run", "lo", "--force", "--xdp-mode", "native", "--prometheus", "off")
+        assert ended.returncode == 1
+        assert "cannot attach to lo in native mode" in ended.stderr
+        assert before is not None and xdp("lo") == before
