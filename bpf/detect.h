@@ -75,10 +75,6 @@ inline_always void sequence(struct source *source, u32 number)
 	} else if (ahead == 1) { /* the usual one first */
 		source->highest = number;
 		source->window = source->window << 1 | 1;
-	} else if (ahead > 1 && (ahead <= MAX_SEQUENCE_GAP || (ahead <= 1 << 24 && number >= MAX_SEQUENCE_GAP))) {
-		source->highest = number;
-		source->lost += ahead - 1;
-		source->window = ahead < SEQUENCE_WINDOW ? source->window << (ahead & 63) | 1 : 1;
 	} else if (ahead <= 0 && ahead > -SEQUENCE_WINDOW) {
 		u64 bit = 1ULL << (-ahead & 63);
 
@@ -97,6 +93,10 @@ inline_always void sequence(struct source *source, u32 number)
 		source->first = number - 1;
 		source->window = 3;
 		return;
+	} else if (ahead > 1 && (ahead <= MAX_SEQUENCE_GAP || (ahead <= 1 << 24 && number >= MAX_SEQUENCE_GAP))) {
+		source->highest = number;
+		source->lost += ahead - 1;
+		source->window = ahead < SEQUENCE_WINDOW ? source->window << (ahead & 63) | 1 : 1;
 	} else if (source->flags & SOURCE_SUSPECT && number + 1 == source->suspect) {
 		source->duplicated++; /* an exporter that stopped counting says the same for ever */
 		return;

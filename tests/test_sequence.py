@@ -69,10 +69,6 @@ def model(numbers: Sequence[int]) -> Counts:
             highest, first, seen = number, number, {number}
         elif number == 0 and not counts:
             continue  # an exporter that only ever sent 0 does not count
-        elif 0 < ahead <= GAP or (GAP < ahead <= RESTART and number >= GAP):
-            lost += ahead - 1
-            highest += ahead
-            seen.add(highest)
         elif -WINDOW < ahead <= 0:
             position = highest + ahead
             if position in seen:
@@ -85,6 +81,10 @@ def model(numbers: Sequence[int]) -> Counts:
             restarted += 1
             highest, first, seen, suspect = number, number - 1, {number - 1, number}, None
             continue
+        elif 0 < ahead <= GAP or (GAP < ahead <= RESTART and number >= GAP):
+            lost += ahead - 1
+            highest += ahead
+            seen.add(highest)
         elif suspect is not None and (number + 1) % WRAP == suspect:
             duplicated += 1
             continue
