@@ -47,11 +47,12 @@ inline_always u32 latency_bucket(u32 latency)
 	return bits + none * (NO_LATENCY - 32);
 }
 
-/* A report from further back than the window: it was counted lost when it was passed over. */
+/* The suspect was no new beginning. From further back than the window: it was counted lost when it was passed over, unless
+ * it is a second copy, which nothing remembers. From far ahead: nothing was counted of it. */
 inline_always void late(struct source *source)
 {
 	source->reordered++;
-	if (source->lost)
+	if (source->lost && (s32)(source->suspect - 1 - source->highest) < 0)
 		source->lost--;
 }
 

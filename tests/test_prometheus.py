@@ -121,6 +121,20 @@ def test_a_scrape_is_a_picture_of_now() -> None:
     assert [one.get(name) for one in shown] == ["5e-09", "6e-09", None]
 
 
+def test_lost_reports_never_become_fewer() -> None:
+    """A report that was lost at one scrape and came late by the next does not turn the counter back."""
+
+    def state(*lost: int) -> State:
+        return State(
+            sources=rows(batch.SOURCE, *({"switch_id": at, "received": 9, "lost": n} for at, n in enumerate(lost)))
+        )
+
+    with endpoint(state=iter([state(5), state(4, 1), state(6, 0)]).__next__) as exporter:
+        shown = [samples(request(exporter, "/metrics").data.decode()) for _ in range(3)]
+    lost = [[value for name, value in one.items() if name.startswith("int_reports_lost_total")] for one in shown]
+    assert lost == [["5"], ["5", "1"], ["6", "1"]]
+
+
 def test_text_is_the_same_with_and_without_cache() -> None:
     """Cached labels change nothing, and the cache holds what was shown last and no more."""
     text = Text()

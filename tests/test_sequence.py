@@ -52,6 +52,11 @@ def count(datapath: Datapath, numbers: Iterable[int]) -> Counts:
     return counts
 
 
+def behind(suspect: int, highest: int) -> bool:
+    """Was the number before suspect passed over?"""
+    return (suspect - 1 - highest) % WRAP >= WRAP // 2
+
+
 def model(numbers: Sequence[int]) -> Counts:
     """What sequence()'s comment says, without a wrap: positions since the exporter began, as many bits as it takes.
 
@@ -90,12 +95,12 @@ def model(numbers: Sequence[int]) -> Counts:
             continue
         else:
             if suspect is not None:
-                reordered, lost = reordered + 1, max(lost - 1, 0)
+                reordered, lost = reordered + 1, max(lost - behind(suspect, highest), 0)
             suspect = (number + 1) % WRAP
             counts = True
             continue
         if suspect is not None:  # it did not go on there: what was far away was late
-            reordered, lost, suspect = reordered + 1, max(lost - 1, 0), None
+            reordered, lost, suspect = reordered + 1, max(lost - behind(suspect, highest), 0), None
         counts = counts or number != 0
         seen = {position for position in seen if position > highest - WINDOW}
     return Counts(len(numbers), lost, reordered, duplicated, restarted)
@@ -127,7 +132,8 @@ CASES: list[tuple[str, list[int], Counts]] = [
     ("the signed middle is no border", [2**31 - 2, 2**31 - 1, 2**31, 2**31 + 2], Counts(4, lost=1)),
     ("the longest loss to small numbers", [2**32 - 65536, 0], Counts(2, lost=65535)),
     ("a longer loss, to a number that is not small", [2**32 - 5, 65536], Counts(2, lost=65540)),
-    ("... and to a small one: begun anew", [2**32 - 5, 65535, 65536], Counts(3, restarted=1)),
+    ("... and to a small one: begun anew", [2**32 - 5, 65534, 65535], Counts(3, restarted=1)),
+    ("... which goes on to one that is not", [2**32 - 5, 65535, 65536], Counts(3, restarted=1)),
     ("a long loss", [1, 1_000_001, 1_000_002], Counts(3, lost=999_999)),
     ("the longest loss", [1, 2**24 + 1], Counts(2, lost=2**24 - 1)),
     ("further ahead is a new beginning", [1, 2**24 + 2, 2**24 + 3], Counts(3, restarted=1)),
@@ -141,6 +147,7 @@ CASES: list[tuple[str, list[int], Counts]] = [
     ("begun anew twice", [1000, 0, 1, 100_000_000, 100_000_001], Counts(5, restarted=2)),
     ("far away once, and it did not go on there", [1000, 1, 1001], Counts(3, reordered=1)),
     ("always 0", [0] * 5, Counts(5)),
+    ("a stray number from far ahead", [1, 100, 200_000_000, 101], Counts(4, lost=98, reordered=1)),
     ("0 for long, then counting", [0, 0, 0, 1, 2, 4], Counts(6, lost=1)),
     ("counting, then 0 twice", [1, 0, 0], Counts(3, reordered=1, duplicated=1)),
 ]
@@ -167,14 +174,19 @@ def test_an_exporter_that_stops_counting_takes_back_no_loss(datapaths: Datapaths
 
 
 def test_sources_are_counted_apart(datapaths: Datapaths) -> None:
-    """Two exporters, two switches of one exporter, two hw_ids of one switch: each has numbers of its own."""
+    """Two hw_ids of one switch, two switches of one exporter, two exporters, all about one flow: each has numbers of
+    its own."""
     datapath = datapaths(CONFIG)
+    # each differs in one thing from the one before
     of: dict[tuple[str, int, int], tuple[dict[str, Any], list[int]]] = {
         ("c0000201", 1, 0): ({"source": "192.0.2.1"}, [1, 2, 3, 5, 6, 7]),
-        ("c0000202", 1, 0): ({"source": "192.0.2.2"}, [11, 13, 12, 14, 14, 15]),
-        ("c0000201", 2, 0): ({"source": "192.0.2.1", "switch_id": 2}, [1000, 1, 2, 3, 4, 5]),
         ("c0000201", 1, 1): ({"source": "192.0.2.1", "hw_id": 1}, [0] * 6),
-        ("20010db8" + "00" * 11 + "01", 1, 0): ({"source": "2001:db8::1"}, [2**32 - 2, 0, 1, 2, 3, 2**32 - 1]),
+        ("c0000201", 2, 1): ({"source": "192.0.2.1", "switch_id": 2, "hw_id": 1}, [1000, 1, 2, 3, 4, 5]),
+        ("c0000202", 2, 1): ({"source": "192.0.2.2", "switch_id": 2, "hw_id": 1}, [11, 13, 12, 14, 14, 15]),
+        ("20010db8" + "00" * 11 + "01", 2, 1): (
+            {"source": "2001:db8::1", "switch_id": 2, "hw_id": 1},
+            [2**32 - 2, 0, 1, 2, 3, 2**32 - 1],
+        ),
     }
     runs = [numbered(frame(CONFIG, **more), numbers) for more, numbers in of.values() if ":" not in more["source"]]
     six = [frame(CONFIG, sequence_number=n, **more) for more, ns in of.values() if ":" in more["source"] for n in ns]

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import prometheus_client
 
 from ..batch import Batch, State
@@ -121,6 +122,7 @@ class Prometheus:
         self.not_ready = not_ready
         self._lock = threading.Lock()
         self._text = Text()
+        self._lost = np.empty(0, "<u8")
         self._process = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self._process)
         prometheus_client.PlatformCollector(registry=self._process)
@@ -135,8 +137,17 @@ class Prometheus:
         with self._lock:
             if self._closed:
                 raise ExporterError("the collector is closing")
-            text = self._text.render(scrape(self._state(), self._config, self._exporters()))
+            state = self._state()
+            self._never_less(state.sources["lost"])
+            text = self._text.render(scrape(state, self._config, self._exporters()))
         return text + prometheus_client.generate_latest(self._process)
+
+    def _never_less(self, lost: np.ndarray) -> None:
+        """A report that comes late is no longer lost. A counter that went back would be a restart to Prometheus, and
+        all that was ever lost a new loss: what was shown stays until it is true again. Sources keep their places."""
+        known = min(len(lost), len(self._lost))
+        np.maximum(lost[:known], self._lost[:known], out=lost[:known])
+        self._lost = lost.copy()
 
     def write(self, batch: Batch) -> None:
         """Nothing: Prometheus asks for the state."""
