@@ -174,7 +174,7 @@ inline_always u32 remember_points(const struct settings *set, const struct hop *
 
 /* --- remember: the flow ----------------------------------------------------------------------------------------------- */
 
-inline_always struct flow *find_flow(struct counters *count, struct report *r, struct flow_key *key)
+inline_always struct flow *find_flow(struct counters *count, struct flow_key *key)
 {
 	u32 zero = 0;
 	struct flow *flow = flows.lookup(key), *first;
@@ -280,7 +280,7 @@ inline_always struct flow *remember(const struct settings *set, struct counters 
 	u32 source = NOBODY;
 
 	if (r->flags & (REPORT_FLOW_IPV4 | REPORT_FLOW_IPV6)) {
-		flow = find_flow(count, r, &s->key);
+		flow = find_flow(count, &s->key);
 		if (flow)
 			source = flow->source;
 	}

@@ -22,8 +22,6 @@ def option(default: Any, help: str, *, parse: Callable[[str], Any] = str, **more
     collector takes a new value on SIGHUP), decode (the option also matters to `decode`), const (a flag without
     value)."""
     metadata = {"help": help, "parse": parse, **more}
-    if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -49,15 +47,20 @@ def path(text: str) -> str:
     return text
 
 
-def seconds(text: str) -> float:
-    """A time in seconds, 0 or more."""
+def real(text: str, low: float, high: float, what: str, within: str) -> float:
+    """A number within [low, high]. what, within: how errors call it."""
     try:
         value = float(text)
     except ValueError:
-        raise UsageError(f"{text!r} is not a number of seconds") from None
-    if not 0 <= value < 1e9:
-        raise UsageError(f"{text} is not a time between 0 and 1e9 seconds")
+        raise UsageError(f"{text!r} is not {what}") from None
+    if not low <= value <= high:
+        raise UsageError(f"{text} is not {within}")
     return value
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, 0 or more."""
+    return real(text, 0, 1e9, "a number of seconds", "a time between 0 and 1e9 seconds")
 
 
 def interval(text: str) -> float:

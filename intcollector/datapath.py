@@ -311,7 +311,7 @@ class Datapath:
         self._maps = {
             name: self._program.map_fd(name)
             for name in (
-                "settings", "scratches", "counters", "flows", "new_flow", "ports", "port_statistics", "queues",
+                "settings", "counters", "flows", "new_flow", "ports", "port_statistics", "queues",
                 "queue_statistics", "sources", "allocators", "drops", "events",
             )
         }  # fmt: skip

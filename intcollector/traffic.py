@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import capture, wire
-from .config import PROFILES, Config, number, option
+from .config import PROFILES, Config, number, option, real
 from .errors import UsageError
 from .layout import MAX_HOPS
 
@@ -49,24 +49,12 @@ WIDE = {"spec": _L2, "onos": _L2, "l2port4": 0, "intcollector": 0, "geant": _ING
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a number from 0 to 1") from None
-    if not 0 <= value <= 1:
-        raise UsageError(f"{text} is not between 0 and 1")
-    return value
+    return real(text, 0, 1, "a number from 0 to 1", "between 0 and 1")
 
 
 def report_rate(text: str) -> float:
     """Reports a second."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a number of reports a second") from None
-    if not 1e-3 <= value <= 1e9:
-        raise UsageError(f"{text} is not between 0.001 and 1e9 reports a second")
-    return value
+    return real(text, 1e-3, 1e9, "a number of reports a second", "between 0.001 and 1e9 reports a second")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -22,6 +21,7 @@ from intcollector.errors import AttachError, CaptureError, UsageError
 from intcollector.lab import Lab
 from intcollector.traffic import Traffic
 
+from . import servers
 from .needs import needs_root
 
 pytestmark = needs_root
@@ -49,10 +49,7 @@ def namespaces() -> set[str]:
 
 def wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
     """Come back when it is true; fail if it never is."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
+    servers.wait(true, "what was waited for", seconds)
 
 
 def received(name: str) -> int:
