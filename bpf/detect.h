@@ -25,34 +25,44 @@ inline_always bool is_news32(u32 told, u32 now, u32 threshold, u32 mode)
 	return is_news(told, now, 0xFFFFFFFFU, threshold, mode);
 }
 
-/* Power-of-two buckets: 0 -> 0, otherwise 1 + floor(log2(latency)); no latency -> NO_LATENCY. Without branches, and
- * without __builtin_clz, which crashes LLVM 14's BPF backend. */
-inline_always u32 latency_bucket(u32 latency)
+/* Power-of-two buckets of ns: 0 -> 0, otherwise 1 + floor(log2), from 2^32 on one more; none: all ones where there is no
+ * latency, else 0. Without branches, and without __builtin_clz, which crashes LLVM 14's BPF backend. */
+inline_always u32 latency_bucket(u64 ns, u64 none)
 {
-	u32 none = (u32)(((u64)latency + 1) >> 32), x = latency, bits, shift;
+	u64 more = ns >> 32, x = ns & 0xFFFFFFFF;
+	u32 bits, shift;
 
-	shift = (u32)((0xFFFF - (u64)x) >> 63) << 4;
+	more = (more | (0 - more)) >> 63; /* 1 or 0 */
+	FENCE(more);
+	x |= (0 - more) & 0xFFFFFFFF;
+	shift = (u32)((0xFFFF - x) >> 63) << 4;
 	x >>= shift;
 	bits = shift;
-	shift = (u32)((0xFF - (u64)x) >> 63) << 3;
+	shift = (u32)((0xFF - x) >> 63) << 3;
 	x >>= shift;
 	bits |= shift;
-	shift = (u32)((0xF - (u64)x) >> 63) << 2;
+	shift = (u32)((0xF - x) >> 63) << 2;
 	x >>= shift;
 	bits |= shift;
-	shift = (u32)((0x3 - (u64)x) >> 63) << 1;
+	shift = (u32)((0x3 - x) >> 63) << 1;
 	x >>= shift;
 	bits |= shift;
-	bits += (x >> 1 & 1) + ((x >> 1 | x) & 1); /* + log2 of 0..3, + 1 unless latency was 0 */
-	return bits + none * (NO_LATENCY - 32);
+	bits += (x >> 1 & 1) + ((x >> 1 | x) & 1) + more; /* + log2 of 0..3, + 1 unless latency was 0 */
+	return (bits & ~none) | (NO_LATENCY & none);
+}
+
+/* b - a of sequence numbers that are shorter than 32 bits by narrow bits; of both directions the shorter. */
+inline_always s32 ahead_of(u32 a, u32 b, u32 narrow)
+{
+	return (s32)((b - a) << narrow) >> narrow;
 }
 
 /* The suspect was no new beginning. From further back than the window: it was counted lost when it was passed over, unless
  * it is a second copy, which nothing remembers. From far ahead: nothing was counted of it. */
-inline_always void late(struct source *source)
+inline_always void late(struct source *source, u32 narrow)
 {
 	source->reordered++;
-	if (source->lost && (s32)(source->suspect - 1 - source->highest) < 0)
+	if (source->lost && ahead_of(source->highest, source->suspect - 1, narrow) < 0)
 		source->lost--;
 }
 
@@ -61,10 +71,11 @@ inline_always void late(struct source *source)
  * further back, or so far ahead that a restart is likelier than a loss (more than MAX_SEQUENCE_GAP, to a number near 0 or
  * by more than 2^24), is suspect: if the next report continues there, the exporter began anew, and nothing was lost;
  * otherwise it was late, or if it is the same again, duplicated. An exporter that has only ever sent 0 does not count
- * (ONOS). Called with the source's lock held. */
-inline_always void sequence(struct source *source, u32 number)
+ * (ONOS). narrow: bits that the numbers have less than 32. Called with the source's lock held. */
+inline_always void sequence(struct source *source, u32 number, u32 narrow)
 {
-	s32 ahead = number - source->highest;
+	s32 ahead = ahead_of(source->highest, number, narrow);
+	u32 mask = 0xFFFFFFFFU >> narrow;
 
 	source->received++;
 	if (source->received == 1) {
@@ -84,38 +95,40 @@ inline_always void sequence(struct source *source, u32 number)
 		} else {
 			source->window |= bit;
 			source->reordered++;
-			if ((s32)(number - source->first) > 0) /* what came before the first was never counted lost */
+			/* what came before the first was never counted lost */
+			if (ahead_of(source->first, number, narrow) > 0)
 				source->lost--;
 		}
 	} else if (source->flags & SOURCE_SUSPECT && number == source->suspect) {
 		source->flags &= ~SOURCE_SUSPECT;
 		source->restarted++;
 		source->highest = number;
-		source->first = number - 1;
+		source->first = (number - 1) & mask;
 		source->window = 3;
 		return;
 	} else if (ahead > 1 && (ahead <= MAX_SEQUENCE_GAP || (ahead <= 1 << 24 && number >= MAX_SEQUENCE_GAP))) {
 		source->highest = number;
 		source->lost += ahead - 1;
 		source->window = ahead < SEQUENCE_WINDOW ? source->window << (ahead & 63) | 1 : 1;
-	} else if (source->flags & SOURCE_SUSPECT && number + 1 == source->suspect) {
+	} else if (source->flags & SOURCE_SUSPECT && ((number + 1) & mask) == source->suspect) {
 		source->duplicated++; /* an exporter that stopped counting says the same for ever */
 		return;
 	} else {
 		if (source->flags & SOURCE_SUSPECT) /* two in a row: the one before was just late */
-			late(source);
+			late(source, narrow);
 		source->flags |= SOURCE_COUNTS | SOURCE_SUSPECT;
-		source->suspect = number + 1;
+		source->suspect = (number + 1) & mask;
 		return;
 	}
 	if (source->flags & SOURCE_SUSPECT) {
 		source->flags &= ~SOURCE_SUSPECT;
-		late(source);
+		late(source, narrow);
 	}
 	if (number)
 		source->flags |= SOURCE_COUNTS;
-	if (source->highest - source->first > SEQUENCE_WINDOW) /* so that it is never half a wrap behind */
-		source->first = source->highest - SEQUENCE_WINDOW;
+	/* so that it is never half a wrap behind */
+	if (((source->highest - source->first) & mask) > SEQUENCE_WINDOW)
+		source->first = (source->highest - SEQUENCE_WINDOW) & mask;
 }
 
 #endif

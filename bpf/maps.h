@@ -14,6 +14,13 @@
 /* one entry an array: set by U at start and while running, read by K */
 BPF_ARRAY(settings, struct settings, 1);
 
+/* how sources write: U sets them at start and while running, K reads; 0 is for who has no entry in source_profiles */
+BPF_ARRAY(profiles, struct profile, MAX_PROFILES);
+BPF_F_TABLE("lpm_trie", struct source_prefix, u32, source_profiles, MAX_PROFILES, BPF_F_NO_PREALLOC);
+
+/* the program itself, so that it can go on with another part of a packet: U sets it at start */
+BPF_PROG_ARRAY(again, 1);
+
 /* a packet at work: K only; U reads it nowhere but in tests */
 BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
 

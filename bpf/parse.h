@@ -57,26 +57,111 @@ struct sums {
 
 /* How far the inner packet was understood, and what INT needs to know of it. */
 struct inner {
+	u32 at;		   /* where it begins, */
+	u32 first;	   /* and with which layer: enum layer */
 	u32 payload;	   /* where INT would be: behind the fixed TCP or the UDP header */
 	u32 after_options; /* ... or behind TCP's options; equal for UDP */
-	u32 first;	   /* enum report_nproto: its first layer */
 	u32 fragment;	   /* not the first of its packet: no TCP or UDP header */
-	u32 l4;		   /* there is a TCP or UDP header: INT is possible */
+	u32 where;	   /* enum where: is INT possible */
 	u32 signalled;	   /* INT has to be there */
+	u32 tunnel;	   /* UDP port or IP protocol of an encapsulation: INT may be in front of it */
+	u32 level;	   /* encapsulations so far, */
+	u32 level_before;  /* and in front of this packet */
+	u32 flow_only;	   /* INT was found: of this packet nothing but its addresses and ports is wanted */
+	u32 no_l4_int;	   /* there is no INT at its TCP or UDP header: that was tried */
+	u32 next;	   /* enum layer of what an encapsulation holds, */
+	u32 next_at;	   /* and where that is */
+	u32 vlan_count;	   /* of the last Ethernet header; they are the flow's where IP follows */
+	u16 vlan_ids[MAX_VLANS];
+};
+
+enum where {
+	NO_INT = 0,
+	INT_AT_L4 = 1,	 /* behind a TCP or UDP header */
+	INT_IN_SHIM = 2, /* s->shim was read already: in GPE, Geneve, GRE */
+	IN_TUNNEL = 3,	 /* the packet behind the encapsulation comes next */
+};
+
+/* What a shim says, whatever carries it. */
+struct shim_said {
+	u32 v2;	    /* INT 2.x */
+	u32 type;   /* enum int_type */
+	u32 length; /* words: of 1.0's and 2.x's header and stack, and 3 - header */
+	u32 tail;   /* words behind an INT 0.5 stack */
+	u32 at;	    /* of the INT header */
+	u32 pad;
+};
+
+/* A packet of Telemetry Report 2.0: a group of individual reports. */
+struct group {
+	u32 active;
+	u32 end;     /* of the datagram */
+	u32 first;   /* individual report */
+	u32 at;	     /* this one */
+	u32 next;    /* where it ends */
+	u32 count;   /* so far */
+	u32 telling; /* all were found right: now they count */
+	u32 unknown; /* one of them has an unknown encapsulation */
+	u32 w0;
+	u32 switch_id;
+	u32 tlv_at;
+	u32 found;
+	u32 more; /* reports behind this one */
+	u32 pad;
+};
+
+/* A postcard among those of its flow; see find_place(). */
+struct placing {
+	u64 order;    /* of the nearest other place, */
+	u64 apart;    /* which is so far before this one (signed, in the device's unit), */
+	u32 distance; /* and so far away; all ones: there is no other */
+	u32 place;    /* its own, all ones: none */
+	u32 free;     /* one that could be its own */
+	u32 found;    /* sum_places(): a latency */
+	u64 sum;
+	u32 seen; /* now */
+	u32 silent;
+	u32 stamp;
+	u32 pad;
 };
 
 /* One packet at work; a per-CPU map has room for it. */
 struct scratch {
 	struct report report;
+	struct whole more[MAX_WHOLE - MAX_HOPS]; /* behind the report's hops: room for a packet that goes up whole */
 	struct flow_key key;
 	struct source_key source;
 	struct inner inner;
+	struct shim_said shim;
 	struct stack stack;
 	struct sums sums;
+	struct group group;
+	struct placing placing;
+	struct resume resume; /* of a packet that user space runs */
 	u32 meeting;
-	u32 end; /* the cursor's, to be read anew */
-	u32 pad;
-	u32 path_differs; /* remember_stack()'s */
+	u32 end;	   /* the cursor's, to be read anew */
+	u32 path_differs;  /* from the one that the flow had */
+	u32 stage;	   /* enum stage: what a tail call goes on with */
+	u32 calls;	   /* tail calls so far */
+	u32 profile;	   /* index of this packet's */
+	u32 known_profile; /* of the last source looked up, by which it wrote at that generation */
+	u32 generation;
+	u64 known_source[2];
+	u32 known_version;
+	u32 counted;	      /* the packet came from the network */
+	u32 size;	      /* of the frame, bytes */
+	u32 outcome;	      /* so far */
+	struct flow_hop own;  /* what is remembered, for this packet only, of a switch that reports but is in no path */
+	u32 utilization_news; /* bit 0: the reporting switch's, bit 1 + i: hop i's */
+	u32 occupancy_news;
+	u32 latency_news;
+	u32 source_at; /* index into sources */
+};
+
+enum stage {
+	STAGE_PACKET = 0,     /* a new packet */
+	STAGE_INDIVIDUAL = 1, /* the next individual report of a group */
+	STAGE_INNER = 2,      /* the packet behind an encapsulation */
 };
 
 /* --- all ones stays all ones in a wider field ----------------------------------------------------------------------
@@ -293,7 +378,7 @@ inline_always u32 parse_local_10(struct cursor *c, struct scratch *s, u32 bits)
 }
 
 /* Section 1.3. Leaves the cursor at the inner packet, and what its first layer is in s->inner. */
-inline_always u32 parse_report_10(struct cursor *c, const struct settings *set, struct scratch *s)
+inline_always u32 parse_report_10(struct cursor *c, const struct profile *profile, struct scratch *s)
 {
 	struct report *r = &s->report;
 	u32 start = c->at;
@@ -305,7 +390,7 @@ inline_always u32 parse_report_10(struct cursor *c, const struct settings *set, 
 	w0 = BE32(header->w0);
 	length = REPORT_LENGTH(w0);
 	bits = REPORT_MD_BITS(w0);
-	if (length == 1 && set->accept_report_length_1)
+	if (length == 1 && profile->accept_report_length_1)
 		length = 4;
 	/* popcount of 6 bits */
 	u32 words = bits - (bits >> 1 & 0x15);
@@ -331,61 +416,193 @@ inline_always u32 parse_report_10(struct cursor *c, const struct settings *set, 
 			return outcome;
 	}
 	s->inner.first = REPORT_NPROTO(w0);
-	if (REPORT_NPROTO(w0) > NPROTO_IPV6)
+	if (REPORT_NPROTO(w0) > LAYER_IPV6)
 		return OUTCOME_UNSUPPORTED_NPROTO;
-	c->at = meet(start + length * 4, &s->meeting);
+	s->inner.at = meet(start + length * 4, &s->meeting);
+	return OUTCOME_OK;
+}
+
+/* Section 1.2: what 0.5's drop and switch-local headers hold, told in 1.0's bits. */
+inline_always u32 parse_local_05(struct cursor *c, struct scratch *s, u32 nproto)
+{
+	struct report *r = &s->report;
+	struct hop *local = &r->local;
+	struct local_05 *header = TAKE(c, struct local_05);
+	u32 word;
+
+	if (!header)
+		return OUTCOME_TRUNC_REPORT_MD;
+	no_values(local);
+	local->pad = 0;
+	r->switch_id = BE32(header->switch_id);
+	local->switch_id = r->switch_id;
+	word = BE32(header->ports);
+	local->ingress_port_id = word >> 16;
+	local->egress_port_id = word;
+	word = BE32(header->queue);
+	r->flags |= REPORT_LOCAL;
+	if (nproto == NPROTO_05_DROP) {
+		r->local_bitmap = LOCAL_05_DROP;
+		r->drop_queue_id = word >> 24;
+		r->drop_reason = word >> 16;
+	} else {
+		u32 *stamp = TAKE(c, u32);
+
+		if (!stamp)
+			return OUTCOME_TRUNC_REPORT_MD;
+		r->local_bitmap = LOCAL_05_LOCAL;
+		local->queue_id = widen(word >> 24, 8);
+		local->queue_occupancy = widen(word & 0xFFFFFF, 24);
+		word = BE32(*stamp);
+		local->egress_timestamp = word | ones_if_none32(word) << 32;
+		if (word != NONE32)
+			local->latency = word - r->ingress_timestamp;
+	}
+	return OUTCOME_OK;
+}
+
+/* Section 1.2. As parse_report_10. */
+inline_always u32 parse_report_05(struct cursor *c, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct report_05 *header = TAKE(c, struct report_05);
+	u32 w0, nproto;
+
+	if (!header)
+		return OUTCOME_TRUNC_REPORT;
+	w0 = BE32(header->w0);
+	nproto = REPORT_05_NPROTO(w0);
+	if (nproto > NPROTO_05_LOCAL)
+		return OUTCOME_UNSUPPORTED_NPROTO;
+	r->report_version = 5;
+	r->switch_id = NONE32;
+	r->sequence_number = BE32(header->sequence_number);
+	r->ingress_timestamp = BE32(header->ingress_timestamp);
+	r->hw_id = REPORT_HW_ID(w0);
+	r->flags |= REPORT_05_D(w0) * REPORT_DROPPED | REPORT_05_Q(w0) * REPORT_CONGESTED_QUEUE |
+		    REPORT_05_F(w0) * REPORT_TRACKED_FLOW;
+	if (nproto != NPROTO_05_ETHERNET) {
+		u32 outcome = parse_local_05(c, s, nproto);
+
+		if (outcome)
+			return outcome;
+	}
+	s->inner.first = LAYER_ETHERNET;
+	s->inner.at = meet(c->at, &s->meeting);
+	return OUTCOME_OK;
+}
+
+/* Section 1.4: the group header. Leaves the first individual report in s->group. */
+inline_always u32 parse_group(struct cursor *c, struct scratch *s)
+{
+	struct group *group = &s->group;
+	struct group_20 *header = TAKE(c, struct group_20);
+
+	if (!header)
+		return OUTCOME_TRUNC_REPORT;
+	group->active = 1;
+	group->count = 0;
+	group->telling = 0;
+	group->unknown = 0;
+	group->end = c->end;
+	group->w0 = BE32(header->w0);
+	group->switch_id = BE32(header->node_id);
+	group->first = c->at;
+	group->at = c->at;
 	return OUTCOME_OK;
 }
 
 /* --- the inner packet ------------------------------------------------------------------------------------------------- */
 
-/* Ethernet and up to two tags. type: what comes next. */
-inline_always u32 parse_inner_ethernet(struct cursor *c, struct scratch *s, u16 *type)
+/* Ethernet and up to two tags. Gives what comes next, by its EtherType: enum layer, or a refusal + LAYERS. */
+#define LAYERS 16
+
+inline_always u32 layer_of(u16 type)
 {
-	struct report *r = &s->report;
+	if (type == BE16(ETHER_IPV4))
+		return LAYER_IPV4;
+	if (type == BE16(ETHER_IPV6))
+		return LAYER_IPV6;
+	if (type == BE16(ETHER_MPLS) || type == BE16(ETHER_MPLS_MULTICAST))
+		return LAYER_MPLS;
+	return type == BE16(ETHER_TRANSPARENT) ? LAYER_ETHERNET : LAYER_NONE;
+}
+
+inline_always u32 parse_inner_ethernet(struct cursor *c, struct scratch *s)
+{
+	struct inner *inner = &s->inner;
 	struct ethernet *ethernet = TAKE(c, struct ethernet);
+	u16 type;
 
 	if (!ethernet)
-		return OUTCOME_TRUNC_INNER;
-	*type = ethernet->type;
+		return OUTCOME_TRUNC_INNER + LAYERS;
+	type = ethernet->type;
+	inner->vlan_count = 0;
+	inner->vlan_ids[0] = 0;
+	inner->vlan_ids[1] = 0;
 #pragma unroll
 	for (int i = 0; i <= MAX_VLANS; i++) {
 		struct vlan_tag *tag;
 
-		if (!is_tag(*type))
+		if (!is_tag(type))
 			break;
 		if (i == MAX_VLANS)
-			return OUTCOME_BAD_INNER_VLAN;
+			return OUTCOME_BAD_INNER_VLAN + LAYERS;
 		tag = TAKE(c, struct vlan_tag);
 		if (!tag)
-			return OUTCOME_TRUNC_INNER;
-		r->vlan_ids[i] = BE16(tag->control) & 0xFFF;
-		r->vlan_count = i + 1;
-		*type = tag->type;
+			return OUTCOME_TRUNC_INNER + LAYERS;
+		inner->vlan_ids[i] = BE16(tag->control) & 0xFFF;
+		inner->vlan_count = i + 1;
+		type = tag->type;
 	}
-	c->at = meet(c->at, &s->meeting);
-	return OUTCOME_OK;
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+	type = layer_of(type);
+	return type == LAYER_ETHERNET ? LAYER_NONE : type;
 }
 
-inline_always u32 parse_inner(struct cursor *c, const struct settings *set, struct scratch *s)
+/* MPLS labels down to the bottom of the stack, where nothing names what comes next but its first bits. */
+inline_always u32 parse_labels(struct cursor *c, struct scratch *s)
+{
+	u32 bottom = 0;
+	u8 *first;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < MAX_LABELS; i++) {
+		u32 *label;
+
+		FENCE(i);
+		c->at = meet(c->at, &s->meeting) & MAX_AT;
+		label = TAKE(c, u32);
+		if (!label)
+			break;
+		bottom = *label & BE32(0x100);
+		if (bottom)
+			break;
+	}
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+	if (!meet(bottom, &s->meeting))
+		return OUTCOME_UNKNOWN_ENCAPSULATION + LAYERS;
+
+	u32 start = c->at;
+
+	first = TAKE(c, u8);
+	c->at = start;
+	if (first && *first >> 4 == 4)
+		return LAYER_IPV4;
+	if (first && *first >> 4 == 6)
+		return LAYER_IPV6;
+	return OUTCOME_UNKNOWN_ENCAPSULATION + LAYERS;
+}
+
+/* IPv4 or IPv6: whose flow it is. */
+inline_always u32 parse_inner_ip(struct cursor *c, struct scratch *s, u32 layer)
 {
 	struct inner *inner = &s->inner;
 	struct report *r = &s->report;
 	struct flow_key *key = &s->key;
-	u16 type = inner->first == NPROTO_IPV4 ? BE16(ETHER_IPV4) : BE16(ETHER_IPV6);
-	u32 protocol;
 
-	c->end = reread(&s->end);
-	inner->l4 = 0;
-	r->flags |= REPORT_INNER;
 	inner->fragment = 0;
-	if (inner->first == NPROTO_ETHERNET) {
-		u32 outcome = parse_inner_ethernet(c, s, &type);
-
-		if (outcome)
-			return outcome;
-	}
-	if (type == BE16(ETHER_IPV4)) {
+	if (layer == LAYER_IPV4) {
 		u32 start = c->at, header;
 		struct ipv4 *ip = TAKE(c, struct ipv4);
 
@@ -402,9 +619,9 @@ inline_always u32 parse_inner(struct cursor *c, const struct settings *set, stru
 		copy_ipv4(key->source, ip->source);
 		copy_ipv4(key->destination, ip->destination);
 		key->ip_version = 4;
-		r->flags |= REPORT_FLOW_IPV4;
+		r->flags = (r->flags & ~(REPORT_FLOW_IPV6 | REPORT_FLOW_PORTS)) | REPORT_FLOW_IPV4;
 		c->at = start + header;
-	} else if (type == BE16(ETHER_IPV6)) {
+	} else {
 		struct ipv6 *ip = TAKE(c, struct ipv6);
 
 		if (!ip)
@@ -416,19 +633,26 @@ inline_always u32 parse_inner(struct cursor *c, const struct settings *set, stru
 		copy_ipv6(key->source, ip->source);
 		copy_ipv6(key->destination, ip->destination);
 		key->ip_version = 6;
-		r->flags |= REPORT_FLOW_IPV6;
-	} else {
-		return OUTCOME_OK;
+		r->flags = (r->flags & ~(REPORT_FLOW_IPV4 | REPORT_FLOW_PORTS)) | REPORT_FLOW_IPV6;
 	}
-	c->at = meet(c->at, &s->meeting) & MAX_AT;
-	REREAD();
-	protocol = r->protocol;
-	key->protocol = protocol;
+	r->vlan_count = inner->vlan_count;
+	r->vlan_ids[0] = inner->vlan_ids[0];
+	r->vlan_ids[1] = inner->vlan_ids[1];
+	key->protocol = r->protocol;
 	key->source_port = 0;
 	key->destination_port = 0;
-	if (inner->fragment || (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP))
-		return OUTCOME_OK;
+	r->source_port = 0;
+	r->destination_port = 0;
+	return OUTCOME_OK;
+}
 
+/* TCP or UDP: ports, and where INT would be. */
+inline_always u32 parse_inner_l4(struct cursor *c, const struct settings *set, const struct profile *profile,
+				 struct scratch *s, u32 protocol)
+{
+	struct inner *inner = &s->inner;
+	struct report *r = &s->report;
+	struct flow_key *key = &s->key;
 	u32 start = c->at;
 	struct udp *l4 = TAKE(c, struct udp); /* TCP begins with the ports, too */
 
@@ -448,20 +672,272 @@ inline_always u32 parse_inner(struct cursor *c, const struct settings *set, stru
 		if (!tcp)
 			return OUTCOME_TRUNC_INNER;
 		offset = (tcp->data_offset >> 4) * 4;
-		if (offset < sizeof(*tcp))
-			return OUTCOME_BAD_INNER_TCP;
 		inner->payload = start + sizeof(*tcp);
 		inner->after_options = start + offset;
+	} else if (destination_port == PORT_VXLAN || destination_port == PORT_VXLAN_GPE ||
+		   destination_port == PORT_GENEVE) {
+		inner->tunnel = destination_port;
 	}
 	key->source_port = source_port;
 	key->destination_port = destination_port;
 	r->source_port = source_port;
 	r->destination_port = destination_port;
 	r->flags |= REPORT_FLOW_PORTS;
-	inner->l4 = 1;
+	if (inner->after_options < inner->payload)
+		return OUTCOME_BAD_INNER_TCP;
 	inner->signalled = (protocol == PROTOCOL_UDP && destination_port == set->int_udp_port) ||
-			   (set->int_dscp_marked && (r->dscp & set->int_dscp_mask) == set->int_dscp_value);
+			   (profile->int_dscp_marked && (r->dscp & profile->int_dscp_mask) == profile->int_dscp_value);
+	if (inner->signalled || !profile->int_dscp_marked)
+		inner->where = INT_AT_L4;
 	return OUTCOME_OK;
+}
+
+/* The packet at inner->at, from its first layer on. Leaves in s->inner whether and where INT may be. */
+inline_always u32 parse_inner(struct cursor *c, const struct settings *set, const struct profile *profile,
+			      struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	struct report *r = &s->report;
+	u32 layer = inner->first, protocol, outcome;
+
+	c->at = reread(&inner->at) & MAX_AT;
+	c->end = reread(&s->end);
+	inner->where = NO_INT;
+	inner->tunnel = 0;
+	inner->signalled = 0;
+	inner->level_before = inner->level;
+	r->flags |= REPORT_INNER;
+	if (layer == LAYER_ETHERNET) {
+		layer = parse_inner_ethernet(c, s);
+		if (!inner->level && layer == LAYER_NONE) {
+			r->vlan_count = inner->vlan_count;
+			r->vlan_ids[0] = inner->vlan_ids[0];
+			r->vlan_ids[1] = inner->vlan_ids[1];
+		}
+		layer = meet(layer, &s->meeting);
+		c->at = meet(c->at, &s->meeting) & MAX_AT;
+	}
+	if (layer == LAYER_MPLS) {
+		if (!inner->level) { /* the tags are the packet's, whatever is behind the labels */
+			r->vlan_count = inner->vlan_count;
+			r->vlan_ids[0] = inner->vlan_ids[0];
+			r->vlan_ids[1] = inner->vlan_ids[1];
+		}
+		if (inner->flow_only)
+			return OUTCOME_OK;
+		if (inner->level >= MAX_TUNNELS)
+			return OUTCOME_UNKNOWN_ENCAPSULATION;
+		inner->level++;
+		layer = parse_labels(c, s);
+		layer = meet(layer, &s->meeting);
+		c->at = meet(c->at, &s->meeting) & MAX_AT;
+	}
+	if (layer >= LAYERS)
+		return layer - LAYERS;
+	if (layer != LAYER_IPV4 && layer != LAYER_IPV6)
+		return OUTCOME_OK;
+	outcome = parse_inner_ip(c, s, layer);
+	if (outcome)
+		return outcome;
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+	REREAD();
+	protocol = r->protocol;
+	if (inner->fragment)
+		return OUTCOME_OK;
+	if (protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP)
+		return parse_inner_l4(c, set, profile, s, protocol);
+	if (protocol == PROTOCOL_GRE) {
+		inner->tunnel = PROTOCOL_GRE;
+		inner->payload = c->at;
+	}
+	return OUTCOME_OK;
+}
+
+/* --- encapsulations, section 2.9 ----------------------------------------------------------------------------------------- */
+
+inline_always u32 go_on(struct inner *inner, u32 layer, u32 at)
+{
+	if (layer == LAYER_NONE)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	inner->where = IN_TUNNEL;
+	inner->next = layer;
+	inner->next_at = at;
+	return OUTCOME_OK;
+}
+
+/* GRE:  C 1 | 1 R | K 1 | S 1 | .. 9 | Version 3 | Protocol Type 16, then a word each for C, K and S */
+inline_always u32 parse_gre(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	u32 *word = TAKE(c, u32), w0;
+
+	if (!word)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	w0 = BE32(*word);
+	if (w0 & 0x40070000)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	c->at += ((w0 >> 31) + (w0 >> 29 & 1) + (w0 >> 28 & 1)) * 4;
+	if (c->at > c->end)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	w0 &= 0xFFFF;
+	if (set->int_gre_protocol && w0 == set->int_gre_protocol) {
+		struct shim_said *said = &s->shim;
+		struct shim *shim;
+
+		c->at = meet(c->at, &s->meeting) & MAX_AT;
+		inner->signalled = 1;
+		inner->where = INT_IN_SHIM;
+		shim = TAKE(c, struct shim);
+		if (!shim)
+			return OUTCOME_TRUNC_SHIM;
+		said->v2 = 1;
+		said->type = shim->b[0] >> 4;
+		said->length = shim->b[1];
+		said->at = c->at;
+		inner->next = layer_of(shim->b[2] | shim->b[3] << 8);
+		inner->next_at = c->at + shim->b[1] * 4;
+		return OUTCOME_OK;
+	}
+	return go_on(inner, layer_of(BE16((u16)w0)), c->at);
+}
+
+enum next_protocol {
+	NEXT_IPV4 = 1,
+	NEXT_IPV6 = 2,
+	NEXT_ETHERNET = 3,
+	NEXT_INT_05 = 0x05,
+	NEXT_INT_10 = 0x08,
+	NEXT_INT_2X = 0x80,
+};
+
+inline_always u32 layer_of_next(u32 next)
+{
+	return next == NEXT_IPV4     ? LAYER_IPV4 :
+	       next == NEXT_IPV6     ? LAYER_IPV6 :
+	       next == NEXT_ETHERNET ? LAYER_ETHERNET :
+				       LAYER_NONE;
+}
+
+/* VXLAN:  flags 8 (I 0x08, P 0x04 and O 0x01 of GPE, Version 0x30) | .. 16 | Next Protocol 8 of GPE | VNI 24 | .. 8 */
+inline_always u32 parse_vxlan(struct cursor *c, struct scratch *s, u32 port)
+{
+	struct inner *inner = &s->inner;
+	struct shim_said *said = &s->shim;
+	struct shim *header = TAKE(c, struct shim), *shim;
+	u32 flags, next;
+
+	if (!header || !take(c, 4))
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	flags = header->b[0];
+	next = header->b[3];
+	if (port == PORT_VXLAN && !(flags & 0x08))
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	if ((port == PORT_VXLAN_GPE || flags & 0x04) && flags & 0x31)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	if (!(flags & 0x04))
+		return go_on(inner, LAYER_ETHERNET, c->at);
+	if (next != NEXT_INT_05 && next != NEXT_INT_10 && next != NEXT_INT_2X)
+		return go_on(inner, layer_of_next(next), c->at);
+	inner->signalled = next != NEXT_INT_05;
+	inner->where = INT_IN_SHIM;
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+	shim = TAKE(c, struct shim);
+	if (!shim)
+		return OUTCOME_TRUNC_SHIM;
+	said->v2 = next == NEXT_INT_2X;
+	said->type = said->v2 ? shim->b[0] >> 4 : shim->b[0];
+	said->length = said->v2 ? shim->b[1] : shim->b[2];
+	said->at = c->at;
+	inner->next = layer_of_next(shim->b[3]);
+	inner->next_at = c->at + (said->length - !said->v2) * 4;
+	return OUTCOME_OK;
+}
+
+/* Geneve:  Ver 2 | Opt Len 6 | O 1 | C 1 | .. 6 | Protocol Type 16 | VNI 24 | .. 8, then options of
+ *  Class 16 | Type 8 | R 3 | Length 5, words of data. INT is one, without a shim. */
+inline_always u32 parse_geneve(struct cursor *c, struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	struct shim_said *said = &s->shim;
+	u32 *word = TAKE(c, u32), w0, end;
+
+	if (!word || !take(c, 4))
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	w0 = BE32(*word);
+	end = c->at + (w0 >> 24 & 63) * 4;
+	if (w0 & 0xC0800000 || end > c->end)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	inner->next = layer_of(BE16((u16)w0));
+	inner->next_at = end;
+	inner->where = IN_TUNNEL;
+	said->at = 0;
+	REREAD();
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < MAX_OPTIONS; i++) {
+		u32 length;
+
+		FENCE(i);
+		c->at = meet(c->at, &s->meeting) & MAX_AT;
+		if (c->at >= inner->next_at)
+			break;
+		word = TAKE(c, u32);
+		if (!word)
+			return OUTCOME_UNKNOWN_ENCAPSULATION;
+		w0 = BE32(*word);
+		length = w0 & 31;
+		if (c->at + length * 4 > inner->next_at)
+			return OUTCOME_UNKNOWN_ENCAPSULATION;
+		if (!said->at && (w0 >> 8 == (0x0103 << 8 | INT_TYPE_MD) || w0 >> 8 == (0x0103 << 8 | INT_TYPE_MX))) {
+			said->at = c->at;
+			said->type = w0 >> 8 & 0xFF;
+			said->length = length;
+		}
+		c->at += length * 4;
+	}
+	REREAD();
+	c->at = meet(c->at, &s->meeting) & MAX_AT;
+	if (c->at < inner->next_at)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	if (!said->at)
+		return inner->next == LAYER_NONE ? OUTCOME_UNKNOWN_ENCAPSULATION : OUTCOME_OK;
+	inner->signalled = 1;
+	inner->where = INT_IN_SHIM;
+
+	u8 *first;
+
+	c->at = said->at & MAX_AT;
+	first = TAKE(c, u8);
+	said->v2 = first && *first >> 4 == 2;
+	if (said->length < (said->v2 ? 3 : 2))
+		return OUTCOME_BAD_SHIM_LEN;
+	if (said->type == INT_TYPE_MX && !said->v2)
+		return OUTCOME_BAD_INT_VER;
+	said->length += !said->v2; /* as if there were a shim */
+	return OUTCOME_OK;
+}
+
+/* What the encapsulation behind the inner packet's headers holds. OK: inner->where says what is next. */
+inline_always u32 parse_tunnel(struct cursor *c, const struct settings *set, struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	u32 tunnel = inner->tunnel, outcome;
+
+	if (inner->level >= MAX_TUNNELS)
+		return OUTCOME_UNKNOWN_ENCAPSULATION;
+	inner->level++;
+	inner->no_l4_int = 0;
+	inner->signalled = 0;
+	inner->where = NO_INT;
+	s->shim.tail = 0;
+	c->at = reread(&inner->payload) & MAX_AT;
+	c->end = reread(&s->end);
+	if (tunnel == PROTOCOL_GRE)
+		outcome = parse_gre(c, set, s);
+	else if (tunnel == PORT_GENEVE)
+		outcome = parse_geneve(c, s);
+	else
+		outcome = parse_vxlan(c, s, tunnel);
+	return outcome;
 }
 
 /* --- INT -------------------------------------------------------------------------------------------------------------- */
@@ -496,33 +972,66 @@ inline_always u32 source_only_words(const struct settings *set, u32 domain)
 	return words;
 }
 
-/* Shim and header, sections 2.4 and 2.5. Leaves in s->stack where the hops are and what they hold; nothing of the
- * record is set before all of it is right. The cursor is at the shim. */
-inline_always u32 parse_int_header(struct cursor *c, const struct settings *set, struct scratch *s)
+/* The shim over TCP or UDP, section 2.4, into s->shim. */
+inline_always u32 parse_shim(struct cursor *c, const struct profile *profile, struct scratch *s)
+{
+	const struct inner *inner = &s->inner;
+	struct shim_said *said = &s->shim;
+	struct stack *stack = &s->stack;
+	struct shim *shim;
+	u32 at = inner->payload;
+
+	if (inner->after_options != inner->payload && profile->tcp_int_position != TCP_INT_BEFORE_OPTIONS) {
+		c->at = inner->payload;
+		shim = profile->tcp_int_position == TCP_INT_AUTO ? TAKE(c, struct shim) : 0;
+		if (!shim || !looks_like_shim(shim))
+			at = inner->after_options;
+	}
+	c->at = meet(at, &s->meeting) & MAX_AT;
+	c->end = reread(&s->end);
+	if (c->at > c->end)
+		return OUTCOME_TRUNC_INNER;
+	shim = TAKE(c, struct shim);
+	if (!shim)
+		return OUTCOME_TRUNC_SHIM;
+
+	u32 b0 = shim->b[0];
+
+	said->v2 = (b0 & 0xF0) != 0;
+	said->type = b0 & 0xF0 ? b0 >> 4 : b0;
+	said->length = b0 & 0xF0 ? shim->b[1] : shim->b[2];
+	said->tail = 1;
+	said->at = c->at;
+	if (b0 & 0xF0 && (b0 & 3 || (b0 & 12) == 12))
+		return OUTCOME_BAD_SHIM_TYPE;
+	stack->npt = b0 & 0xF0 ? b0 >> 2 & 3 : 0;
+	stack->by_npt = shim->b[2] << 8 | shim->b[3];
+	stack->original = c->at + said->length * 4;
+	return OUTCOME_OK;
+}
+
+/* The INT header, section 2.5. Leaves in s->stack where the hops are and what they hold; nothing of the record is set
+ * before all of it is right. */
+inline_always u32 parse_int_header(struct cursor *c, const struct settings *set, const struct profile *profile,
+				   struct scratch *s)
 {
 	struct report *r = &s->report;
 	struct stack *stack = &s->stack;
-	struct shim *shim = TAKE(c, struct shim);
-	u32 length, type, version, bitmap, wide, w0, words, stride, hop_ml, behind = 0, mode = 0;
-	bool v2;
+	const struct shim_said *said = &s->shim;
+	u32 length = said->length, type = said->type, version, bitmap, wide, w0, words, stride, hop_ml, behind = 0,
+	    mode = 0;
+	bool v2 = said->v2;
 
-	if (!shim)
-		return OUTCOME_TRUNC_SHIM;
-	v2 = shim->b[0] & 0xF0;
-	type = v2 ? shim->b[0] >> 4 : shim->b[0];
-	length = v2 ? shim->b[1] : shim->b[2];
-	if (v2 ? (type > INT_TYPE_MX || shim->b[0] & 3 || (shim->b[0] & 12) == 12) :
-		 (type != INT_TYPE_MD && type != INT_TYPE_DESTINATION))
+	if (v2 ? type < INT_TYPE_MD || type > INT_TYPE_MX : (type != INT_TYPE_MD && type != INT_TYPE_DESTINATION))
 		return OUTCOME_BAD_SHIM_TYPE;
 	stack->hops = 0;
 	stack->version = 0;
-	stack->npt = v2 ? shim->b[0] >> 2 & 3 : 0;
-	stack->by_npt = shim->b[2] << 8 | shim->b[3];
-	stack->original = c->at + length * 4;
 	if (type == INT_TYPE_DESTINATION)
 		return OUTCOME_OK; /* contents undefined: a flow without hops */
 	if (length < 3)
 		return OUTCOME_BAD_SHIM_LEN;
+	c->at = reread(&said->at) & MAX_AT;
+	c->end = reread(&s->end);
 
 	struct int_header *header = TAKE(c, struct int_header);
 
@@ -560,22 +1069,22 @@ inline_always u32 parse_int_header(struct cursor *c, const struct settings *set,
 	} else if (w0 >> 28 == 1 || (w0 >> 28 == 0 && !(w0 >> 16 & 0x7F))) {
 		u32 bits = popcount16(bitmap);
 
-		if (w0 >> 28 == 0 && !set->accept_int_version_0)
+		if (w0 >> 28 == 0 && !profile->accept_int_version_0)
 			return OUTCOME_BAD_INT_VER;
 		version = 10;
 		if (!hop_ml && (words || bitmap))
 			return OUTCOME_HOP_ML_ZERO;
-		wide = set->wide_v1;
+		wide = profile->wide_v1;
 		stride = bits + popcount16(bitmap & wide);
-		if (hop_ml != (set->hop_ml_is_bit_count ? bits : stride))
+		if (hop_ml != (profile->hop_ml_is_bit_count ? bits : stride))
 			return OUTCOME_HOP_ML_MISMATCH;
 	} else if (w0 >> 28 == 0) {
 		version = 5;
 		wide = 0;
-		if (length < 4)
+		behind = said->tail; /* section 2.8 */
+		if (words < behind)
 			return OUTCOME_BAD_SHIM_LEN;
-		words = length - 4;
-		behind = 1; /* the tail, section 2.8 */
+		words -= behind;
 		stride = popcount16(bitmap);
 		if ((w0 >> 16 & 31) != stride)
 			return OUTCOME_BAD_INS_CNT;
@@ -632,7 +1141,7 @@ inline_always u32 wide_mask(u32 wide, int bit)
 }
 
 /* From the bitmap, once a packet: where each item stands in a hop's words, and how wide it is. */
-inline_always void locate_items(struct stack *stack, const struct settings *set)
+inline_always void locate_items(struct stack *stack, u32 queue_word_16_16)
 {
 	struct widths *w = &stack->widths;
 	u32 bitmap = stack->bitmap, wide = stack->wide & bitmap, at = 0;
@@ -659,7 +1168,7 @@ inline_always void locate_items(struct stack *stack, const struct settings *set)
 	w->egress_timestamp = wide_mask(wide, BIT_EGRESS_TIMESTAMP);
 	w->l2_ports = wide_mask(wide, BIT_L2_PORTS);
 	w->apart = NONE32 | (u64)(w->ingress_timestamp & w->egress_timestamp) << 32;
-	w->queue_shift = 24 - (set->queue_word_16_16 & 1) * 8;
+	w->queue_shift = 24 - (queue_word_16_16 & 1) * 8;
 	w->queue_mask = (1U << w->queue_shift) - 1;
 }
 
@@ -840,25 +1349,21 @@ inline_always u32 original_flow(struct cursor *c, struct scratch *s)
 	return OUTCOME_OK;
 }
 
-/* Section 5, steps 5 to 9. */
-inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct scratch *s)
+/* Section 5, steps 5 to 9. s->inner says where INT may be. */
+inline_always u32 parse_int(struct cursor *c, const struct settings *set, const struct profile *profile,
+			    struct scratch *s)
 {
-	const struct inner *inner = &s->inner;
-	u32 at = inner->payload, outcome;
+	u32 outcome;
 
-	if (inner->after_options != inner->payload && set->tcp_int_position != TCP_INT_BEFORE_OPTIONS) {
-		struct shim *shim;
-
-		c->at = inner->payload;
-		shim = set->tcp_int_position == TCP_INT_AUTO ? TAKE(c, struct shim) : 0;
-		if (!shim || !looks_like_shim(shim))
-			at = inner->after_options;
+	if (s->inner.where == INT_AT_L4) {
+		outcome = parse_shim(c, profile, s);
+		if (outcome)
+			return outcome;
+	} else {
+		s->stack.npt = 0;
 	}
-	c->at = meet(at, &s->meeting) & MAX_AT;
-	c->end = reread(&s->end);
-	if (c->at > c->end)
-		return OUTCOME_TRUNC_INNER;
-	outcome = parse_int_header(c, set, s);
+	REREAD();
+	outcome = parse_int_header(c, set, profile, s);
 	if (outcome)
 		return outcome;
 	REREAD();
@@ -868,7 +1373,7 @@ inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct
 	if (outcome)
 		return outcome;
 	REREAD();
-	locate_items(&s->stack, set);
+	locate_items(&s->stack, profile->queue_word_16_16 & (s->stack.version == 10));
 	REREAD();
 	outcome = parse_stack(c, s);
 	if (outcome || !s->stack.npt)
@@ -877,13 +1382,148 @@ inline_always u32 parse_int(struct cursor *c, const struct settings *set, struct
 	return original_flow(c, s);
 }
 
+/* --- individual reports, section 1.4 -------------------------------------------------------------------------------------- */
+
+/* What the reporting node says of itself: laid out as a hop's words, but for the last bit. */
+inline_always bool parse_local_20(struct cursor *c, struct scratch *s, u32 bits, u32 at)
+{
+	struct report *r = &s->report;
+	struct stack *stack = &s->stack;
+	struct hop *local = &r->local;
+
+	stack->bitmap = bits;
+	stack->wide = WIDE_2X;
+	stack->version = 20;
+	stack->stride = (popcount16(bits) + popcount16(bits & WIDE_2X)) * 4;
+	REREAD();
+	locate_items(stack, 0);
+	REREAD();
+	if (!parse_hop(c, stack, &stack->widths, at, local, &s->sums))
+		return false;
+	REREAD();
+	local->switch_id = r->switch_id;
+	local->checksum_complement = NONE32;
+	r->flags |= REPORT_LOCAL;
+	r->local_bitmap = bits;
+	if (bits & 1) {
+		u32 word = WORD(c, at + stack->checksum.at);
+
+		r->drop_queue_id = word >> 24;
+		r->drop_reason = word >> 16;
+	}
+	return true;
+}
+
+/* The TLVs of an individual report: the first that is a packet is the inner one. */
+inline_always u32 parse_tlvs(struct cursor *c, struct scratch *s, u32 at, u32 end)
+{
+	struct group *group = &s->group;
+	struct inner *inner = &s->inner;
+
+	group->tlv_at = at;
+	group->found = 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < MAX_TLVS; i++) {
+		u32 *word, w0, length, type;
+
+		FENCE(i);
+		c->at = reread(&group->tlv_at) & MAX_AT;
+		if (c->at + 4 > end)
+			return OUTCOME_OK;
+		word = TAKE(c, u32);
+		if (!word)
+			return OUTCOME_BAD_TLV;
+		w0 = BE32(*word);
+		length = (w0 >> 16 & 0xFF) * 4;
+		if (c->at + length > end)
+			return OUTCOME_BAD_TLV;
+		type = w0 >> 28;
+		if (type >= 1 && type <= 3 && !group->found) {
+			group->found = 1;
+			inner->first = type - 1;
+			inner->at = c->at;
+			s->end = c->at + length;
+		}
+		group->tlv_at = c->at + length;
+		REREAD();
+	}
+	/* more than are walked here */
+	return group->tlv_at + 4 > end ? OUTCOME_OK : OUTCOME_UNDECODED;
+}
+
+/* The individual report at group->at. Leaves what its inner packet is in s->inner: LAYER_NONE where there is none. */
+inline_always u32 parse_individual(struct cursor *c, struct scratch *s)
+{
+	struct report *r = &s->report;
+	struct group *group = &s->group;
+	struct inner *inner = &s->inner;
+	u32 at = group->at, end, *word, w0, contents, in, outcome;
+
+	c->at = meet(at, &s->meeting);
+	c->end = reread(&group->end);
+	if (c->at > MAX_AT / 2)
+		return OUTCOME_UNDECODED;
+	at = c->at;
+	if (!group->count && at + 4 > c->end)
+		return at == c->end ? OUTCOME_NO_INDIVIDUAL : OUTCOME_TRUNC_INDIV;
+	word = TAKE(c, u32);
+	if (!word)
+		return OUTCOME_TRUNC_INDIV;
+	w0 = BE32(*word);
+	end = INDIVIDUAL_LENGTH(w0) == 0xFF ? c->end : at + 4 + INDIVIDUAL_LENGTH(w0) * 4;
+	if (end > c->end)
+		return OUTCOME_BAD_INDIV_LEN;
+	group->next = end;
+	r->report_version = 20;
+	r->switch_id = group->switch_id;
+	r->sequence_number = GROUP_SEQUENCE(group->w0);
+	r->hw_id = GROUP_HW_ID(group->w0);
+	r->flags |= INDIVIDUAL_D(w0) * REPORT_DROPPED | INDIVIDUAL_Q(w0) * REPORT_CONGESTED_QUEUE |
+		    INDIVIDUAL_F(w0) * REPORT_TRACKED_FLOW | INDIVIDUAL_I(w0) * REPORT_INTERMEDIATE;
+	if (group->count)
+		r->flags |= REPORT_CONTINUED;
+	contents = at + 4;
+	in = INDIVIDUAL_IN(w0);
+	if (INDIVIDUAL_TYPE(w0) == REP_INT) {
+		u32 bits, words = INDIVIDUAL_MD_LENGTH(w0);
+
+		contents += 8 + words * 4;
+		if (contents > end)
+			return OUTCOME_BAD_INDIV_LEN;
+		word = TAKE(c, u32);
+		if (!word)
+			return OUTCOME_BAD_INDIV_LEN;
+		bits = BE32(*word) >> 16;
+		if (words < popcount16(bits) + popcount16(bits & WIDE_2X))
+			return OUTCOME_MD_LEN_TOO_SMALL;
+		if (bits && !parse_local_20(c, s, bits, at + 12))
+			return OUTCOME_BAD_INDIV_LEN;
+		REREAD();
+	} else if (INDIVIDUAL_TYPE(w0) != REP_INNER_ONLY) {
+		in = 0;
+	}
+	inner->first = LAYER_NONE;
+	s->end = end;
+	contents = meet(contents, &s->meeting);
+	if (in == IN_TLV) {
+		outcome = parse_tlvs(c, s, contents, end);
+		if (outcome)
+			return outcome;
+	} else if (in >= IN_ETHERNET && in <= IN_IPV6) {
+		inner->first = in - IN_ETHERNET;
+		inner->at = contents;
+	}
+	REREAD();
+	return OUTCOME_OK;
+}
+
 /* --- a report --------------------------------------------------------------------------------------------------------- */
 
 inline_always void clear(struct scratch *s)
 {
 	struct report *r = &s->report;
 	u64 *head = (u64 *)r, *key = (u64 *)&s->key;
-	u16 flags = r->flags;
+	u16 flags = r->flags & REPORT_SOURCE_IPV6;
 
 	/* all before the exporter's address, which is there already */
 #pragma unroll
@@ -895,34 +1535,84 @@ inline_always void clear(struct scratch *s)
 	r->flow_latency = NONE64;
 	r->flags = flags;
 	key[4] = 0;
+	s->inner.level = 0;
+	s->inner.flow_only = 0;
+	s->inner.no_l4_int = 0;
+	s->inner.vlan_count = 0;
+	s->inner.vlan_ids[0] = 0;
+	s->inner.vlan_ids[1] = 0;
 }
 
-/* From the first byte of a report to a record. outcome OK: s->report and, where there is an inner IP packet, s->key. */
-inline_always u32 parse_report(struct cursor *c, const struct settings *set, struct scratch *s)
+/* The header that every report version begins with. Leaves where the inner packet is in s->inner, or for 2.0 the group. */
+inline_always u32 parse_report(struct cursor *c, const struct profile *profile, struct scratch *s)
 {
-	struct inner *inner = &s->inner;
-	u32 outcome, *w0, start = c->at;
+	u32 *w0, start = c->at;
 
+	s->group.active = 0;
 	w0 = TAKE(c, u32);
 	if (!w0)
 		return OUTCOME_TRUNC_REPORT;
 	c->at = start;
 	switch (REPORT_VERSION(BE32(*w0))) {
+	case 0:
+		return parse_report_05(c, s);
 	case 1:
-		outcome = parse_report_10(c, set, s);
-		break;
+		return parse_report_10(c, profile, s);
+	case 2:
+		return parse_group(c, s);
 	default:
 		return OUTCOME_BAD_REPORT_VER;
 	}
+}
+
+/* A packet inside: what it is, and INT. s->inner.where IN_TUNNEL: the packet at next_at comes next. */
+inline_always u32 parse_inside(struct cursor *c, const struct settings *set, const struct profile *profile,
+			       struct scratch *s)
+{
+	struct inner *inner = &s->inner;
+	u32 outcome = parse_inner(c, set, profile, s);
+
+	REREAD();
+	if (inner->flow_only) {
+		inner->where = NO_INT;
+		return OUTCOME_OK;
+	}
 	if (outcome)
-		return outcome;
+		return inner->level ? OUTCOME_UNKNOWN_ENCAPSULATION : outcome;
+	/* in front of an encapsulation INT has to be announced, and right */
+	if (inner->tunnel && (inner->no_l4_int || !inner->signalled)) {
+		outcome = parse_tunnel(c, set, s);
+		REREAD();
+		if (outcome)
+			return inner->signalled ? outcome : OUTCOME_UNKNOWN_ENCAPSULATION;
+	}
+	if (inner->where == NO_INT || inner->where == IN_TUNNEL)
+		return OUTCOME_OK;
 	REREAD();
-	outcome = parse_inner(c, set, s);
+	outcome = parse_int(c, set, profile, s);
 	REREAD();
-	if (outcome || !inner->l4 || (!inner->signalled && set->int_dscp_marked))
-		return outcome;
-	outcome = parse_int(c, set, s);
-	return inner->signalled ? outcome : OUTCOME_OK;
+	if (inner->where == INT_IN_SHIM) {
+		if (outcome)
+			return inner->signalled ? outcome : OUTCOME_UNKNOWN_ENCAPSULATION;
+		if (!s->stack.version && !inner->signalled)
+			return OUTCOME_UNKNOWN_ENCAPSULATION;
+		if (s->stack.version && inner->next != LAYER_NONE) {
+			inner->flow_only = 1;
+			inner->where = IN_TUNNEL;
+		}
+		return OUTCOME_OK;
+	}
+	if (inner->tunnel && (outcome || !s->stack.version)) {
+		inner->no_l4_int = 1;
+		inner->level = inner->level_before;
+		inner->next = inner->first;
+		inner->next_at = inner->at;
+		inner->where = IN_TUNNEL;
+		return OUTCOME_OK;
+	}
+	if (!inner->signalled)
+		return OUTCOME_OK;
+	return outcome == OUTCOME_TRUNC_INNER && inner->level ? OUTCOME_UNKNOWN_ENCAPSULATION : outcome;
 }
 
 #endif

@@ -16,10 +16,17 @@
 #define MAX_VLANS 2	       /* 802.1Q and 802.1ad tags read, outside and inside */
 #define CELL 64		       /* bytes; what an event is made of */
 #define HEAD_CELLS 3	       /* of struct report, before the local hop */
-#define LATENCY_BUCKETS 34     /* 0, [1,1], [2,3], [4,7] .. [2^31, 2^32-2], then "no latency" */
-#define NO_LATENCY 33	       /* the bucket of hops that have none */
+#define LATENCY_BUCKETS 35     /* ns: 0, [1,1], [2,3], [4,7] .. [2^31, 2^32-1], more, then "no latency" */
+#define NO_LATENCY 34	       /* the bucket of hops that have none */
 #define SEQUENCE_WINDOW 64     /* sequence numbers looked back on for reordering and duplicates */
 #define MAX_SEQUENCE_GAP 65536 /* a jump ahead that is believed to be loss whatever it lands on; see sequence() */
+#define MAX_TUNNELS 4	       /* encapsulations looked into, one behind the other */
+#define MAX_LABELS 8	       /* of an MPLS stack */
+#define MAX_OPTIONS 8	       /* of a Geneve header */
+#define MAX_TLVS 8	       /* of an individual report */
+#define MAX_WHOLE 64	       /* cells of a packet that goes up whole, each with WHOLE_BYTES of it */
+#define WHOLE_BYTES 60
+#define MAX_WHOLE_BYTES 3480 /* what a test run takes back */
 
 /* Why a packet ended where it did. Exactly one a packet; the names are those users see, in lower case. */
 enum outcome {
@@ -60,7 +67,17 @@ enum outcome {
 	OUTCOME_HOP_ML_MISMATCH = 29,
 	OUTCOME_TRUNC_STACK = 30,
 	OUTCOME_STACK_NOT_MULTIPLE = 31,
-	OUTCOMES = 32,
+	/* Telemetry Report 2.0: individual reports */
+	OUTCOME_NO_INDIVIDUAL = 32,
+	OUTCOME_TRUNC_INDIV = 33,
+	OUTCOME_BAD_INDIV_LEN = 34,
+	OUTCOME_MD_LEN_TOO_SMALL = 35,
+	OUTCOME_BAD_TLV = 36,
+	/* accepted, but nobody can tell what is inside the inner packet: kept without INT */
+	OUTCOME_UNKNOWN_ENCAPSULATION = 37,
+	/* went up whole, to be decoded there; then it counts under what it was found to be. What stays here found no room */
+	OUTCOME_UNDECODED = 38,
+	OUTCOMES = 64,
 };
 
 /* struct report, flags */
@@ -78,6 +95,9 @@ enum report_flag {
 	REPORT_LOCAL = 0x0400,		/* the reporting switch spoke of itself: local counts */
 	REPORT_HOPS_TRUNCATED = 0x0800, /* hop_count is larger than the hops kept */
 	REPORT_INT_MX = 0x1000,		/* INT-MX: instructions only, no stack */
+	REPORT_POSTCARD = 0x2000,  /* hops are not this packet's: what all switches said of its flow (struct flow) */
+	REPORT_CONTINUED = 0x4000, /* not the first individual report of its packet */
+	REPORT_WHOLE = 0x8000,	   /* hops are the packet's bytes, WHOLE_BYTES each */
 };
 
 /* struct report, changes: why it was told */
@@ -90,6 +110,15 @@ enum change {
 	CHANGE_KEEPALIVE = 0x0020,
 	CHANGE_LOCAL_QUEUE_OCCUPANCY = 0x0080,
 	CHANGE_LOCAL_TX_UTILIZATION = 0x0100,
+	CHANGE_LOCAL_HOP_LATENCY = 0x0200, /* of a postcard */
+};
+
+/* What a device counts time in. */
+enum time_unit {
+	TIME_NS = 0,
+	TIME_US = 1,
+	TIME_MS = 2,
+	TIME_2_32 = 3, /* 2^-32 s */
 };
 
 /* One hop, or what the reporting switch said of itself (64 bytes: one cell). */
@@ -151,7 +180,9 @@ struct report {
 	u8 dscp;
 	u8 drop_queue_id;
 	u8 drop_reason;
-	u8 pad0[5];
+	u8 time_unit; /* enum time_unit: of all times in it */
+	u8 resumed;   /* from a packet that went up whole */
+	u8 pad0[3];
 	u8 source[16]; /* the exporter's address; IPv4 in the first 4 bytes */
 	u8 pad1[16];
 
@@ -163,6 +194,13 @@ struct report {
 
 	struct hop local; /* cell 3 */
 	struct hop hops[MAX_HOPS];
+};
+
+/* A packet that goes up whole: the head cells of struct report, a local one, then these. */
+struct whole {
+	u8 first[12];
+	u32 cell;
+	u8 rest[48];
 };
 
 /* --- State, read by polling --------------------------------------------------------------------------------------- */
@@ -177,12 +215,18 @@ struct flow_key {
 	u16 pad;
 };
 
+#define SEEN_PLACE 2 /* in the last bits of a time: it is never 0, */
+#define SEEN_STAMP 1 /* and ingress_timestamp counts */
+
 struct flow_hop {
+	u64 order; /* of a postcard: where in the path; see remember_postcard() */
 	u32 switch_id;
-	u32 port;	    /* index into ports; 0: none */
-	u32 queue;	    /* index into queues; 0: none */
-	u32 latency;	    /* the last */
-	u32 told_latency;   /* the last that went up */
+	u32 port;	       /* index into ports; 0: none */
+	u32 queue;	       /* index into queues; 0: none */
+	u32 latency;	       /* the last */
+	u32 told_latency;      /* the last that went up */
+	u32 ingress_timestamp; /* of a postcard: the last, low 32 bits */
+	u32 seen;	    /* of a postcard: CLOCK_MONOTONIC, coarse, in 2^20 ns, and SEEN_*; 0: this place is free */
 	u16 egress_port_id; /* what port and queue were learnt for */
 	u16 queue_id;
 };
@@ -190,13 +234,13 @@ struct flow_hop {
 struct flow {
 	u64 seen_ns; /* CLOCK_MONOTONIC, coarse */
 	u64 told_ns;
-	u64 latency; /* of the last report with INT */
+	u64 latency; /* of the last report with INT, or of all postcards' hops */
 	u64 told_latency;
 	u64 reports;
 	u32 source; /* index into sources */
 	u16 hop_count;
-	u8 flags; /* enum flow_flag */
-	u8 pad;
+	u8 flags;     /* enum flow_flag */
+	u8 time_unit; /* enum time_unit */
 	struct flow_hop hops[MAX_HOPS];
 };
 
@@ -205,6 +249,7 @@ enum flow_flag {
 	FLOW_CONGESTED = 2,   /* the last report had Q, and that was told */
 	FLOW_PATH_UNTOLD = 8, /* the path is another than the one that went up */
 	FLOW_TOLD = 4,	      /* some event of this flow went up */
+	FLOW_POSTCARDS = 16,  /* no stack: hops are what its switches said, in no order, where seen is not 0 */
 };
 
 /* One switch's egress port or queue. Index 0 is nobody's: whoever has no id, or found the table full, is sent there. */
@@ -226,11 +271,13 @@ struct point {
 	u16 kind;
 	u32 value; /* TX utilisation, occupancy: the last */
 	u32 told;  /* the last that went up */
+	u32 unit;  /* the profile's occupancy_unit or utilization_unit, by the last report */
+	u32 pad;
 };
 
 /* per CPU, beside a port */
 struct port_statistics {
-	u64 latency_sum;
+	u64 latency_sum; /* ns */
 	u64 buckets[LATENCY_BUCKETS];
 };
 
@@ -242,7 +289,7 @@ struct queue_statistics {
 
 struct source_key {
 	u8 address[16];
-	u32 switch_id;
+	u32 switch_id; /* all ones in Telemetry Report 0.5, which counts by hw_id only */
 	u8 hw_id;
 	u8 ip_version;
 	u8 report_version;
@@ -260,9 +307,11 @@ struct source {
 	u64 restarted;
 	u8 address[16];
 	u32 switch_id;
-	u32 highest; /* sequence number */
-	u32 first;   /* what comes before it was never counted lost */
-	u32 suspect; /* where an exporter that began anew goes on */
+	u32 highest;  /* sequence number */
+	u32 first;    /* what comes before it was never counted lost */
+	u32 suspect;  /* where an exporter that began anew goes on */
+	u32 reporter; /* the switch: as switch_id, or of 0.5 what its reports name; all ones: none, or several */
+	u32 pad;
 	struct bpf_spin_lock lock;
 	u8 hw_id;
 	u8 ip_version;
@@ -273,6 +322,7 @@ struct source {
 enum source_flag {
 	SOURCE_COUNTS = 1,  /* a sequence number other than 0 was seen */
 	SOURCE_SUSPECT = 2, /* the last report was far from the highest: suspect counts */
+	SOURCE_NAMED = 4,   /* a switch was named: reporter counts */
 };
 
 /* drop reports, by who and why */
@@ -291,6 +341,7 @@ struct counters {
 	u64 points_refused; /* ... for a new port or queue: it is not kept */
 	u64 sources_refused;
 	u64 drops_refused;
+	u64 places_refused; /* postcards of one switch more than a flow has room for */
 };
 
 /* --- What user space tells the program; may change while it runs --------------------------------------------------- */
@@ -309,22 +360,40 @@ enum tcp_int_position {
 	TCP_INT_AFTER_OPTIONS = 2,
 };
 
+/* For all packets. */
 struct settings {
 	u64 keepalive_ns; /* 0: never */
 	u32 hop_latency_threshold;
 	u32 flow_latency_threshold;
 	u32 queue_occupancy_threshold;
 	u32 tx_utilization_threshold;
-	u32 cut; /* decode: bytes of the frame that a test run has no room for */
-	u32 pad;
+	u32 cut;	/* decode: bytes of the frame that a test run has no room for */
+	u32 generation; /* another number, other profiles */
+	u32 postcard_window_ns;
+	u32 postcard_timeout;	  /* in 2^20 ns */
 	u16 ports[MAX_PORTS];	  /* as on the wire; unused ones repeat the first */
 	u16 domains[MAX_DOMAINS]; /* --source-only-words, domain ids; 0: unused */
 	u8 domain_words[MAX_DOMAINS];
 	u16 int_udp_port;
-	u16 wide_v1;	    /* instruction bits whose item takes 8 bytes, in INT 1.0 */
-	u8 event_mode;	    /* enum event_mode */
-	u8 tell_all;	    /* every packet goes up, whatever its outcome: decode */
-	u8 int_dscp_marked; /* 0: no mark, the shim has to be plausible */
+	u16 int_gre_protocol; /* 0: none */
+	u8 event_mode;	      /* enum event_mode */
+	u8 tell_all;	      /* every packet goes up, whatever its outcome: decode */
+	u8 by_source;	      /* source_profiles has entries */
+	u8 verdict_ok;	      /* XDP_DROP or XDP_PASS */
+	u8 verdict_malformed;
+	u8 pad[7];
+};
+
+#define MAX_PROFILES 512 /* 0: the command line's; the rest is two halves, for the old and the new ones of a change */
+
+/* How an exporter writes. */
+struct profile {
+	u32 time_multiplier; /* ns = time * time_multiplier >> time_shift */
+	u32 time_shift;
+	u32 occupancy_unit;   /* bytes a unit of queue occupancy; 0: not known */
+	u32 utilization_unit; /* units that make up the whole line rate; 0: not known */
+	u16 wide_v1;	      /* instruction bits whose item takes 8 bytes, in INT 1.0 */
+	u8 int_dscp_marked;   /* 0: no mark, the shim has to be plausible */
 	u8 int_dscp_value;
 	u8 int_dscp_mask;
 	u8 tcp_int_position; /* enum tcp_int_position */
@@ -332,8 +401,26 @@ struct settings {
 	u8 accept_int_version_0;
 	u8 hop_ml_is_bit_count; /* ONOS */
 	u8 queue_word_16_16;	/* INTCollector: queue id and occupancy 16 bits each */
-	u8 verdict_ok;		/* XDP_DROP or XDP_PASS */
-	u8 verdict_malformed;
+	u8 time_unit;		/* enum time_unit */
+	u8 pad;
+};
+
+/* Which sources write by another profile than 0: the longest prefix counts. */
+struct source_prefix {
+	u32 length; /* bits of what follows */
+	u8 ip_version;
+	u8 address[16];
+	u8 pad[3];
+};
+
+#define RESUME_MAGIC 0x494E5463
+
+/* In front of a packet that user space runs through the program: part of one that went up whole. A packet from the network
+ * has nothing there, or what its driver says. */
+struct resume {
+	u64 received_ns;
+	u32 flags; /* REPORT_CONTINUED */
+	u32 magic;
 };
 
 /* The next free index of the arrays, under a lock: the program's own. */

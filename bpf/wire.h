@@ -8,8 +8,17 @@
 #error "the collector is written for little-endian machines"
 #endif
 
-enum ether_type { ETHER_IPV4 = 0x0800, ETHER_VLAN = 0x8100, ETHER_IPV6 = 0x86DD, ETHER_QINQ = 0x88A8 };
-enum ip_protocol { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_IPV6_FRAGMENT = 44 };
+enum ether_type {
+	ETHER_IPV4 = 0x0800,
+	ETHER_TRANSPARENT = 0x6558, /* Ethernet, in GRE and Geneve */
+	ETHER_VLAN = 0x8100,
+	ETHER_IPV6 = 0x86DD,
+	ETHER_MPLS = 0x8847,
+	ETHER_MPLS_MULTICAST = 0x8848,
+	ETHER_QINQ = 0x88A8,
+};
+enum ip_protocol { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_IPV6_FRAGMENT = 44, PROTOCOL_GRE = 47 };
+enum udp_port { PORT_VXLAN = 4789, PORT_VXLAN_GPE = 4790, PORT_GENEVE = 6081 };
 
 struct ethernet {
 	u8 destination[6];
@@ -82,7 +91,62 @@ struct report_10 {
 #define REPORT_F(w0) ((w0) >> 6 & 1)
 #define REPORT_HW_ID(w0) ((w0) & 63)
 
-enum report_nproto { NPROTO_ETHERNET = 0, NPROTO_IPV4 = 1, NPROTO_IPV6 = 2 };
+/* What a packet begins with. 1.0's NProt are the first three, 2.0's InType 3 to 5 too. */
+enum layer { LAYER_ETHERNET = 0, LAYER_IPV4 = 1, LAYER_IPV6 = 2, LAYER_MPLS = 3, LAYER_NONE = 4 };
+
+/* Telemetry Report 0.5, section 1.2:
+ *  0   3 4   7 8 9 10 11      25 26  31
+ * | Ver | NPro |D|Q|F| Reserved | hw_id | */
+struct report_05 {
+	u32 w0;
+	u32 sequence_number;
+	u32 ingress_timestamp;
+} __attribute__((packed));
+
+#define REPORT_05_NPROTO(w0) ((w0) >> 24 & 15)
+#define REPORT_05_D(w0) ((w0) >> 23 & 1)
+#define REPORT_05_Q(w0) ((w0) >> 22 & 1)
+#define REPORT_05_F(w0) ((w0) >> 21 & 1)
+
+enum nproto_05 { NPROTO_05_ETHERNET = 0, NPROTO_05_DROP = 1, NPROTO_05_LOCAL = 2 };
+
+/* What these hold, as 1.0's RepMdBits: ports; queue, egress timestamp; drop. */
+#define LOCAL_05_DROP 0x22
+#define LOCAL_05_LOCAL 0x2C
+
+/* 0.5's drop header, and the first three words of its switch-local header; the fourth is the egress timestamp. */
+struct local_05 {
+	u32 switch_id;
+	u32 ports; /* ingress 16 | egress 16 */
+	u32 queue; /* drop: queue id 8 | drop reason 8 | pad 16; local: queue id 8 | queue occupancy 24 */
+} __attribute__((packed));
+
+/* Telemetry Report 2.0, section 1.4: the group header,
+ *  0   3 4    9 10              31
+ * | Ver | hw_id | Sequence Number |
+ * and an individual report's first words:
+ *  0      3 4     7 8            15 16       23 24 25 26 27 28 31
+ * | RepType | InType | Report Length | MD Length | D| Q| F| I| Rsvd |
+ * | RepMdBits 16 | Domain Specific ID 16 |
+ * | DSMdBits 16 | DSMdstatus 16 |                                     the last two with RepType 1 only */
+struct group_20 {
+	u32 w0;
+	u32 node_id;
+} __attribute__((packed));
+
+#define GROUP_HW_ID(w0) ((w0) >> 22 & 63)
+#define GROUP_SEQUENCE(w0) ((w0) & 0x3FFFFF)
+#define INDIVIDUAL_TYPE(w0) ((w0) >> 28)
+#define INDIVIDUAL_IN(w0) ((w0) >> 24 & 15)
+#define INDIVIDUAL_LENGTH(w0) ((w0) >> 16 & 0xFF)
+#define INDIVIDUAL_MD_LENGTH(w0) ((w0) >> 8 & 0xFF)
+#define INDIVIDUAL_D(w0) ((w0) >> 7 & 1)
+#define INDIVIDUAL_Q(w0) ((w0) >> 6 & 1)
+#define INDIVIDUAL_F(w0) ((w0) >> 5 & 1)
+#define INDIVIDUAL_I(w0) ((w0) >> 4 & 1)
+
+enum rep_type { REP_INNER_ONLY = 0, REP_INT = 1 };
+enum in_type { IN_TLV = 1, IN_ETHERNET = 3, IN_IPV6 = 5 };
 
 /* The INT shim over TCP and UDP, section 2.4, first three bytes:
  *   0.5, 1.0:  Type 8 | Reserved 8 | Length 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ SOURCE = LAYOUT.dtypes["source"]
 DROP_KEY = LAYOUT.dtypes["drop_key"]
 COUNTERS = LAYOUT.dtypes["counters"]
 SETTINGS = LAYOUT.dtypes["settings"]
+PROFILE = LAYOUT.dtypes["profile"]
+SOURCE_PREFIX = LAYOUT.dtypes["source_prefix"]
+RESUME = LAYOUT.dtypes["resume"]
 
 
 def _empty(dtype: np.dtype) -> Any:
@@ -29,8 +33,9 @@ class Batch:
     """Events, in the order in which they went up.
 
     reports: HEAD (n,). hops: HOP (m,), all reports' hops behind one another. hop_report: intp (m,), the row of reports
-    a hop belongs to. hop_index: intp (m,), its place in the stack, 0 nearest the sink. clock_ns: what to add to
-    received_ns (CLOCK_MONOTONIC) to have ns since 1970.
+    a hop belongs to. hop_index: intp (m,), its place in the stack, 0 nearest the sink. The hops of a REPORT_POSTCARD
+    report are the places of its flow, in no order (postcards.in_order). clock_ns: what to add to received_ns
+    (CLOCK_MONOTONIC) to have ns since 1970.
     """
 
     reports: np.ndarray = _empty(HEAD)
@@ -41,6 +46,27 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.reports)
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """Consecutive events, with their hops."""
+        start, stop, _ = rows.indices(len(self))
+        first, end = np.searchsorted(self.hop_report, (start, stop))
+        return Batch(
+            self.reports[start:stop], self.hops[first:end], self.hop_report[first:end] - start,
+            self.hop_index[first:end], self.clock_ns,
+        )  # fmt: skip
+
+    @staticmethod
+    def together(batches: Sequence[Batch]) -> Batch:
+        """One or more batches behind one another, by the first one's clock."""
+        starts = np.cumsum([0, *(len(batch) for batch in batches)])
+        return Batch(
+            np.concatenate([batch.reports for batch in batches]),
+            np.concatenate([batch.hops for batch in batches]),
+            np.concatenate([batch.hop_report + start for batch, start in zip(batches, starts, strict=False)]),
+            np.concatenate([batch.hop_index for batch in batches]),
+            batches[0].clock_ns,
+        )
 
     def only(self, rows: np.ndarray) -> Batch:
         """The events that rows (bool (n,)) names, with their hops."""

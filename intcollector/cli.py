@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from .config import Config, interval, number
+from .config import Config, content_of, interval, number, path_of
 from .errors import IntCollectorError, UsageError
 
 log = logging.getLogger("intcollector")
@@ -83,6 +83,16 @@ def options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
             value = getattr(arguments, field.name)
             given[field.name] = tuple(value) if field.metadata.get("repeat") else value
     return given
+
+
+def config_of(given: dict[str, Any], in_force: Config | None = None) -> Config:
+    """The Config of options that were given; the files that they name are read, but those that in_force holds."""
+    for field in dataclasses.fields(Config):
+        read, path = field.metadata.get("read"), given.get(field.name)
+        if read and path is not None:
+            before = getattr(in_force, field.name, None)
+            given[field.name] = before if path_of(before) == path else read(content_of(path), path)
+    return Config(**given)
 
 
 def read_options(path: str) -> list[str]:
@@ -189,8 +199,9 @@ def _version() -> str:
         return "(not installed)"
 
 
-def configuration(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
-    """The Config of a parsed command line; with --config, of what it does not say, the file's."""
+def configuration(arguments: argparse.Namespace, argv: Sequence[str], in_force: Config | None = None) -> Config:
+    """The Config of a parsed command line; with --config, of what it does not say, the file's. Other files are read,
+    but those that in_force holds."""
     given = options(arguments, Config)
     path = getattr(arguments, "config", None)
     if path:
@@ -202,7 +213,7 @@ def configuration(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
             if getattr(of_file, name):
                 raise UsageError(f"{name} in {path} has no effect: it belongs on the command line")
         given = options(of_file, Config) | given
-    return Config(**given)
+    return config_of(given, in_force)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -254,19 +265,20 @@ def _signals() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 
 def _reload(collector: Any, arguments: argparse.Namespace) -> None:
-    """What changed in the file of options and can change in a running collector; the rest is named."""
+    """What changed in files and can change in a running collector; the rest is named."""
     collector.reopen()
+    collector.look_at_files(now=True)
     if not arguments.config:
         return
     try:
-        wanted = configuration(arguments, arguments.argv)
+        wanted = configuration(arguments, arguments.argv, collector.config)
     except IntCollectorError as error:
         log.error("nothing changed: %s", error)
         return
     live, later = {}, []
     for field in dataclasses.fields(Config):
-        value = getattr(wanted, field.name)
-        if value == getattr(collector.config, field.name):
+        value, before = getattr(wanted, field.name), getattr(collector.config, field.name)
+        if value == before and path_of(value) == path_of(before):
             continue
         if field.metadata.get("live"):
             live[field.name] = value
@@ -283,7 +295,7 @@ def decode(arguments: argparse.Namespace) -> int:
     from . import capture
     from .decoding import KernelDecoder, by_python
 
-    config = Config(**options(arguments, Config))
+    config = config_of(options(arguments, Config))
     packets = (frame for frame, _ in capture.read(arguments.capture))
     with contextlib.ExitStack() as stack:
         if arguments.engine == "kernel":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
+import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .batch import Batch
-from .config import Config
+from .config import Config, FromFile, content_of, path_of
 from .datapath import Datapath
+from .errors import UsageError
 from .exporters import Counts, Exporter, exporter_class
 from .interface import Attachment
 
@@ -25,6 +29,82 @@ CLOSE_S = 5.0
 """How long the exporters may deliver when the collector ends."""
 
 
+Stamp = tuple[int, ...]
+"""Which file it is, and when it was written to."""
+
+
+class WatchedFile:
+    """A file that an option names: read again when it is another, whether written to or replaced.
+
+    name: of the field of Config; read: what makes the field's value of (content, path).
+    """
+
+    def __init__(self, name: str, path: str, read: Callable[[bytes, str], FromFile[Any]]) -> None:
+        self.name = name
+        self.path = path
+        self._read = read
+        self._seen: Stamp | None = None
+        # It was read before, and may have changed since; what cannot be read twice (a pipe) is left alone.
+        self._done: Stamp | None = () if self._stamp() else None
+        self._content: bytes | None = None  # when it was last read
+        self._problem: str | None = None
+
+    def _stamp(self) -> Stamp | None:
+        """None: it is gone, or not a file."""
+        try:
+            said = os.stat(self.path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(said.st_mode):
+            return None
+        return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
+
+    def look(self, before: FromFile[Any], *, now: bool = False) -> FromFile[Any] | None:
+        """What it says, if that is not what was said before; None also if it is wrong, which is logged once.
+
+        It is read once it stays as it is between two looks, so that no half of it is taken for all; now: at once, and
+        also if it seems to be the same.
+        """
+        stamp = self._stamp()
+        settled, self._seen = stamp == self._seen, stamp
+        if not now and (stamp == self._done or not settled):
+            return None
+        self._done = stamp
+        problem, content, value = None, None, before
+        try:
+            if stamp is None and os.path.exists(self.path):
+                raise UsageError(f"{self.path} is not a file any more: give one that is")
+            content = content_of(self.path)
+            if content == self._content and not now:
+                return None
+            value = self._read(content, self.path)
+        except UsageError as error:
+            problem = str(error)
+        was_wrong, same = self._problem is not None, (problem, content) == (self._problem, self._content)
+        self._problem, self._content = problem, content
+        if problem:
+            if now or not same:
+                log.error("%s; what was read before stays in force", problem)
+            return None
+        if value != before:
+            return value
+        if now or was_wrong:
+            log.info("%s read again: %s", self.path, difference(before, value))
+        return None
+
+
+def difference(before: FromFile[Any], after: FromFile[Any]) -> str:
+    """How many entries there are, and how many of them are not as before."""
+    old, new = ({entry[:-1]: entry[-1] for entry in value} for value in (before, after))
+    counts = {
+        "new": len(new.keys() - old.keys()),
+        "changed": sum(old[key] != new[key] for key in new.keys() & old.keys()),
+        "gone": len(old.keys() - new.keys()),
+    }
+    said = [f"{count} {what}" for what, count in counts.items() if count] or ["nothing changed"]
+    return f"{len(new)} {'entry' if len(new) == 1 else 'entries'}, {', '.join(said)}"
+
+
 class Collector:
     """One kernel program on several interfaces, and what its events and maps are made into.
 
@@ -37,6 +117,8 @@ class Collector:
         self.exporters: dict[str, Exporter] = {}
         self._stop = threading.Event()
         self._actions: list[Any] = []  # what another thread or a signal asked for
+        self._files: list[WatchedFile] = []
+        self._watch()
         self.datapath = Datapath(config)
         try:
             self._open(interfaces)
@@ -90,8 +172,9 @@ class Collector:
             if now >= check_at:
                 for attachment in self.attachments:
                     attachment.check()
+                self.look_at_files()
                 check_at = now + CHECK_INTERVAL_S
-            if len(self.drain()) < BUSY_EVENTS:
+            if len(self.drain()) < BUSY_EVENTS and not self.datapath.has_more:
                 self._stop.wait(DRAIN_INTERVAL_S)
 
     def drain(self) -> Batch:
@@ -116,9 +199,37 @@ class Collector:
         self._actions.append(action)
 
     def apply(self, config: Config) -> None:
-        """Set the running program: thresholds, event mode, keep-alive. Nothing is reloaded or detached."""
-        self.config = config
+        """Set the running program and the exporters: thresholds, event mode, what files say. Nothing is reloaded or
+        detached."""
         self.datapath.apply(config)
+        self.config = config
+        for exporter in self.exporters.values():
+            exporter.apply(config)
+        self._watch()
+
+    def _watch(self) -> None:
+        """The files that the config came from."""
+        known = {(file.name, file.path): file for file in self._files}
+        self._files = []
+        for field in dataclasses.fields(Config):
+            if path := path_of(getattr(self.config, field.name)):
+                file = known.get((field.name, path)) or WatchedFile(field.name, path, field.metadata["read"])
+                self._files.append(file)
+
+    def look_at_files(self, *, now: bool = False) -> None:
+        """Take up what files say that options name, if it is another thing than before, and right. now: even if they
+        were not touched."""
+        changes: dict[str, Any] = {}
+        for file in self._files:
+            value = file.look(getattr(self.config, file.name), now=now)
+            if value is not None:
+                changes[file.name] = value
+        if not changes:
+            return
+        before = self.config
+        self.apply(dataclasses.replace(before, **changes))
+        for name, value in changes.items():
+            log.info("%s read again: %s", value.path, difference(getattr(before, name), value))
 
     def reopen(self) -> None:
         """Open the files of exporters anew (they were rotated)."""
@@ -132,6 +243,8 @@ class Collector:
             attachment.close()
         if self.exporters:
             self.drain()
+            while self.datapath.has_more:
+                self.drain()
         for exporter in self.exporters.values():
             exporter.close(CLOSE_S)
         self.attachments, self.exporters = [], {}

@@ -1,26 +1,44 @@
 """Config: one frozen dataclass; a field is a flag of `run`, a help line and what the program is set to.
 
 Adding an option is adding a field here: cli.py makes the flag of it (`queue_occupancy_threshold` becomes
-`--queue-occupancy-threshold`), with the help text and the parser that stand beside it.
+`--queue-occupancy-threshold`), with the help text and the parser that stand beside it. Three options name files (TOML);
+the fields hold what the files say.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import ipaddress
+import json
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .errors import UsageError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 PROFILES = ("spec", "l2port4", "geant", "onos", "intcollector")
+LATENCY_UNITS = ("ns", "us", "ms", "2^-32s")
+MAX_SOURCES = 255
+"""Entries in a file of sources: bpf/report.h has room for MAX_PROFILES, twice these and the command line's."""
+MAX_FILE = 2**20
+"""Bytes of a file that an option names: a running collector reads it between two drains."""
+DROP_REASONS_FILE = Path(__file__).with_name("drop_reasons.toml")
 
 
 def option(default: Any, help: str, *, parse: Callable[[str], Any] = str, **more: Any) -> Any:
     """A field that is also a flag. more: choices, metavar, repeat (the flag may be given again), live (a running
-    collector takes a new value on SIGHUP), decode (the option also matters to `decode`), const (a flag without
-    value)."""
+    collector takes a new value), decode (the option also matters to `decode`), const (a flag without value), of_source
+    (a file of sources may say otherwise for some), read (the option is a path, the field is what
+    read(content, path) makes of that file)."""
     metadata = {"help": help, "parse": parse, **more}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -34,7 +52,7 @@ def number(low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             raise UsageError(f"{text!r} is not a whole number") from None
         if not low <= value <= high:
-            raise UsageError(f"{value} is not between {low} and {high}")
+            raise UsageError(f"{text} is not between {low} and {high}")
         return value
 
     return parse
@@ -71,8 +89,15 @@ def interval(text: str) -> float:
     return value
 
 
-def dscp(text: str) -> tuple[int, int]:
-    """`V` or `V/M`: DSCP value and mask, 6 bits each."""
+def window(text: str) -> float:
+    """A time that the kernel program counts in 32 bits of ns."""
+    return real(text, 0, 4, "a number of seconds", "a time between 0 and 4 seconds")
+
+
+def dscp(text: str) -> tuple[int, int] | None:
+    """`V` or `V/M`: DSCP value and mask, 6 bits each; or `off`."""
+    if text == "off":
+        return None
     value, slash, mask = text.partition("/")
     six_bits = number(0, 63)
     pair = (six_bits(value), six_bits(mask) if slash else 63)
@@ -112,6 +137,189 @@ def http_url(text: str) -> str:
     return parts.geturl().rstrip("/")
 
 
+def gre_protocol(text: str) -> int:
+    """A GRE protocol type, 0 for none; not one that means something else."""
+    value = number(0, 65535)(text)
+    if value in (0x0800, 0x86DD, 0x6558, 0x8847, 0x8848):
+        raise UsageError(f"{value:#06x} means something else in GRE: give what the exporters use for INT")
+    return value
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+
+
+class FromFile(tuple[T, ...]):
+    """What a file says, an entry each, the last part of an entry being the value of the others; path: of the file."""
+
+    path: str
+
+    def __new__(cls, entries: Iterable[T], path: str = "") -> FromFile[T]:
+        made = super().__new__(cls, entries)
+        made.path = path
+        return made
+
+
+def path_of(value: Any) -> str | None:
+    """Where a field's value came from; None if not from a file."""
+    return value.path if isinstance(value, FromFile) and value.path else None
+
+
+class Source(NamedTuple):
+    """An entry of a file of sources: whose reports, and the fields of Config that differ for them."""
+
+    network: Network
+    changes: tuple[tuple[str, Any], ...]
+
+
+def content_of(path: str) -> bytes:
+    """A file's bytes. Errors: UsageError."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror}): give a file that is there and readable") from None
+    if len(content) > MAX_FILE:
+        raise UsageError(f"{path} is larger than {MAX_FILE} bytes: give a smaller one")
+    return content
+
+
+def read_sources(content: bytes, path: str) -> FromFile[Source]:
+    """A file of sources: a table an address or prefix, of options as on the command line. Errors: UsageError."""
+    entries: dict[Network, Source] = {}
+    for name, table in _toml(content, path).items():
+        at = f"{path}: [{_quoted(name)}]" if isinstance(table, dict) else f"{path}: {_quoted(name)}"
+        network = _network(name, at)
+        if not isinstance(table, dict):
+            raise UsageError(f"{at} is no table: write [{_quoted(name)}], and below it its options, one a line")
+        if network in entries:
+            raise UsageError(f"{at} is there twice, the other time in other words: keep one of them")
+        entries[network] = Source(network, _changes(table, at))
+    if len(entries) > MAX_SOURCES:
+        raise UsageError(
+            f"{path}: {len(entries)} entries, at most {MAX_SOURCES} are possible: give a prefix to those that are alike"
+        )
+    return FromFile(entries.values(), path)
+
+
+def read_drop_reasons(content: bytes, path: str) -> FromFile[tuple[int, str]]:
+    """A file of drop reasons: `NUMBER = "name"`, each number and each name once. Errors: UsageError."""
+    names: dict[int, str] = {}
+    for key, name in _toml(content, path).items():
+        at = f"{path}: {_quoted(key)}"
+        code = _parsed(number(0, 255), key, at, 'write drop reasons as NUMBER = "name"')
+        if code in names:
+            raise UsageError(f"{at}: drop reason {code} is there twice: keep one of them")
+        if not isinstance(name, str) or not name.isprintable() or not name.strip():
+            raise UsageError(f'{at}: {_shown(name)} is not a name: write it in quotes, as in 80 = "acl_deny"')
+        if name in names.values():
+            raise UsageError(f"{at}: {_shown(name)} is already the name of another drop reason: give each its own")
+        if name.isdecimal():
+            raise UsageError(f"{at}: {_shown(name)} could be taken for a drop reason without a name: write a word")
+        names[code] = name
+    return FromFile(names.items(), path)
+
+
+def read_links(content: bytes, path: str) -> FromFile[tuple[int, int, int]]:
+    """A file of links: (switch_id, egress_port_id, the switch_id it leads to) each. Errors: UsageError."""
+    keys = {"switch": number(0, 2**32 - 2), "egress-port": number(0, 2**16 - 2), "to": number(0, 2**32 - 2)}
+    found: dict[tuple[int, int], int] = {}
+    tables: Any = []
+    for name, tables in _toml(content, path).items():
+        if name != "link" or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise UsageError(f"{path}: {_quoted(name)} is not a link: write [[link]], and below it its keys")
+    for count, table in enumerate(tables, 1):
+        at = f"{path}: link {count}"
+        for key in (*keys, *table):
+            if key not in table:
+                raise UsageError(f"{at}: {key} is missing: a link has {_listed(keys)}")
+            if key not in keys:
+                raise UsageError(f"{at}: {_quoted(key)} is no key: a link has {_listed(keys)}")
+        values = [_parsed(parse, table[key], f"{at}: {key}", "write a number") for key, parse in keys.items()]
+        switch, port, to = values
+        if (switch, port) in found:
+            raise UsageError(f"{at}: egress port {port} of switch {switch} is there twice: keep one of them")
+        if switch == to:
+            raise UsageError(f"{at}: switch {switch} leads to itself: a link has two ends")
+        found[switch, port] = to
+    return FromFile(((*ends, to) for ends, to in found.items()), path)
+
+
+def _toml(content: bytes, path: str) -> dict[str, Any]:
+    """A TOML file as dictionaries. path: how errors call it. Errors: UsageError, with the line."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}, line {line}: this is not UTF-8: save the file as UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # a number or an array may also be too long for Python
+        raise UsageError(f"{path} is not TOML: {error}; docs/options.md has an example") from None
+
+
+def _network(text: str, at: str) -> Network:
+    """An address or prefix, IPv4 or IPv6. at: where it stands."""
+    hint = 'write an IPv4 or IPv6 address, or a prefix, in quotes: ["192.0.2.1"], ["2001:db8::/32"]'
+    address, slash, length = text.partition("/")
+    try:
+        host = ipaddress.ip_address(address)
+    except ValueError:
+        raise UsageError(f"{at} is not an address: {hint}") from None
+    lengths = [str(bits) for bits in range(host.max_prefixlen + 1)]
+    if "%" in text or (slash and length not in lengths):
+        raise UsageError(f"{at} is not a prefix: {hint}")
+    network = ipaddress.ip_network(text, strict=False)
+    if network.network_address != host:
+        raise UsageError(f'{at} has bits set behind its prefix: write "{network}", or "{host}" for the one address')
+    return network
+
+
+def _changes(table: Mapping[str, Any], at: str) -> tuple[tuple[str, Any], ...]:
+    """What an entry of a file of sources says, by field of Config. at: where it stands."""
+    fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(Config) if f.metadata.get("of_source")}
+    changes = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise UsageError(f"{at}: {_quoted(key)} is not an option of a source: choose from {_listed(fields)}")
+        data = fields[key].metadata
+        new = _parsed(data["parse"], value, f"{at}: {key}", f"see --{key}")
+        if new not in data.get("choices", (new,)):
+            raise UsageError(f"{at}: {key}: {_shown(value)} is not possible: choose from {_listed(data['choices'])}")
+        changes[fields[key].name] = new
+    return tuple(sorted(changes.items()))
+
+
+def _parsed(parse: Callable[[str], Any], value: Any, at: str, hint: str) -> Any:
+    """A value of a TOML file, as on the command line. at: where it stands; hint: what to try. Errors: UsageError."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise UsageError(f"{_shown(value)} is neither a whole number nor a word in quotes")
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise UsageError("the number is too large")
+        return parse(str(value))
+    except UsageError as error:
+        raise UsageError(f"{at}: {error}: {hint}") from None
+
+
+def _quoted(key: str) -> str:
+    """A key as TOML has it."""
+    return key if key.replace("-", "").replace("_", "").isalnum() and key.isascii() else _shown(key)
+
+
+def _shown(value: Any) -> str:
+    """A value of a TOML file, about as it stands there, on one line."""
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "a table"
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write very large ones
+        return "a large number"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """How a collector is set. Every field is an option of `run` with the name's underscores as hyphens."""
@@ -122,16 +330,26 @@ class Config:
     )
     int_dscp: tuple[int, int] | None = option(
         None,
-        "DSCP that marks packets with INT; without it the shim must be plausible",
+        "DSCP that marks packets with INT, or off: then the shim must be plausible",
         parse=dscp,
         metavar="V[/M]",
         decode=True,
+        of_source=True,
     )
-    profile: str = option("spec", "how exporters that deviate lay out a report", choices=PROFILES, decode=True)
+    profile: str = option(
+        "spec", "how exporters that deviate lay out a report", choices=PROFILES, decode=True, of_source=True
+    )
+    sources: tuple[Source, ...] = option(
+        (), "file that says which sources have another profile, mark or units", parse=path, metavar="FILE",
+        read=read_sources, decode=True, live=True,
+    )  # fmt: skip
     tcp_int_position: str = option(
         "auto", "where INT stands in TCP packets", choices=("auto", "before-options", "after-options"), decode=True
     )
     int_udp_port: int = option(33122, "UDP port that signals INT 2.x", parse=number(1, 65535), decode=True)
+    int_gre_protocol: int = option(
+        0, "GRE protocol type that signals INT 2.x; 0: none", parse=gre_protocol, decode=True
+    )
     source_only_words: tuple[tuple[int, int], ...] = option(
         (), "INT 2.x words that only the source adds, for a domain id; again for more", parse=domain_words,
         metavar="DOMAIN:N", repeat=True, decode=True,
@@ -163,7 +381,38 @@ class Config:
         metavar="S",
         live=True,
     )
-    latency_unit: str = option("ns", "the unit of the devices' latencies", choices=("ns", "us"))
+    postcard_window: float = option(
+        0.001,
+        "seconds within which postcards of a flow are taken for one packet's",
+        parse=window,
+        metavar="S",
+        live=True,
+    )
+    postcard_timeout: float = option(
+        5.0, "seconds after which a switch that sent no postcard is no longer in a flow's path", parse=interval,
+        metavar="S", live=True,
+    )  # fmt: skip
+    links: tuple[tuple[int, int, int], ...] = option(
+        (), "file that says which egress port leads to which switch, to put postcards in order", parse=path,
+        metavar="FILE", read=read_links, live=True,
+    )  # fmt: skip
+    drop_reasons: tuple[tuple[int, str], ...] | None = option(
+        None, "file of names for drop reason codes, instead of the ones built in", parse=path, metavar="FILE",
+        read=read_drop_reasons, live=True,
+    )  # fmt: skip
+
+    # what the devices' numbers mean
+    latency_unit: str = option(
+        "ns", "the unit of the devices' times and latencies", choices=LATENCY_UNITS, of_source=True
+    )
+    queue_occupancy_bytes: int = option(
+        0, "bytes that one unit of queue occupancy stands for; 0: not known", parse=number(0, 2**32 - 1), of_source=True
+    )
+    tx_utilization_full: int = option(
+        0, "TX utilization that stands for the whole line rate; 0: not known", parse=number(0, 2**32 - 1),
+        of_source=True,
+    )  # fmt: skip
+    sampling_ratio: int = option(1, "one packet in N is reported", parse=number(1, 2**32 - 1), of_source=True)
 
     # how much
     max_flows: int = option(100_000, "flows kept; the least recently used goes", parse=number(1, 16_777_216))
@@ -216,6 +465,51 @@ class Config:
         """Telemetry Report 1.0 with Length 1 is read as Length 4."""
         return self.accept_report_length_1 or self.profile == "intcollector"
 
+    def of_source(self, address: str) -> Config:
+        """The settings for reports from an outer source address: of the entry with the longest prefix that it is in,
+        which has no sources any more; where there is none, these."""
+        if not self.sources:
+            return self
+        known = self._known
+        if (found := known.get(address)) is None:
+            if len(known) >= 4096:  # addresses are what the network says they are: any number of them
+                known.clear()
+            found = known[address] = self._longest_prefix(address)
+        return found
+
+    @functools.cached_property
+    def _known(self) -> dict[str, Config]:
+        """What of_source() answered: a decoder asks for every packet."""
+        return {}
+
+    def _longest_prefix(self, address: str) -> Config:
+        packed = ipaddress.ip_address(address)
+        number, bits = int(packed), packed.max_prefixlen
+        for length, configs in self._prefixes[packed.version]:
+            if config := configs.get(number >> bits - length):
+                return config
+        return self
+
+    @functools.cached_property
+    def _prefixes(self) -> dict[int, list[tuple[int, dict[int, Config]]]]:
+        """By IP version: (prefix length, the prefixes' bits -> Config), the longest first."""
+        found: dict[int, dict[int, dict[int, Config]]] = {4: {}, 6: {}}
+        for network, config in self.profiles()[1:]:
+            assert network is not None
+            bits = int(network.network_address) >> network.max_prefixlen - network.prefixlen
+            found[network.version].setdefault(network.prefixlen, {})[bits] = config
+        return {version: sorted(lengths.items(), key=lambda item: -item[0]) for version, lengths in found.items()}
+
+    def profiles(self) -> list[tuple[Network | None, Config]]:
+        """Every Config that of_source() answers with, and for whom: first this one, for all who have no entry."""
+        others = [(s.network, dataclasses.replace(self, sources=(), **dict(s.changes))) for s in self.sources]
+        return [(None, self), *others]
+
+    @functools.cached_property
+    def drop_reason_names(self) -> Mapping[int, str]:
+        """Drop reason code -> name, of those that have one."""
+        return built_in_drop_reasons() if self.drop_reasons is None else dict(self.drop_reasons)
+
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Config:
         """From a vector's `options` (tests/data/vectors.json): the command line's words, as JSON."""
@@ -229,6 +523,12 @@ class Config:
             accept_report_length_1=options["accept_report_length_1"],
             reject_int_version_0=not options["accept_int_version_0"],
         )
+
+
+@functools.cache
+def built_in_drop_reasons() -> Mapping[int, str]:
+    """The packaged table."""
+    return dict(read_drop_reasons(DROP_REASONS_FILE.read_bytes(), DROP_REASONS_FILE.name))
 
 
 def address_text(packed: bytes, version: int) -> str:

@@ -6,8 +6,11 @@ here from mapped memory into numpy arrays, without a system call and without an 
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import dataclasses
+import errno
+import logging
 import mmap
 import os
 import platform
@@ -20,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from . import kernel
+from . import kernel, wire
 from .batch import (
     COUNTERS,
     DROP_KEY,
@@ -28,16 +31,22 @@ from .batch import (
     FLOW_KEY,
     POINT,
     PORT_STATISTICS,
+    PROFILE,
     QUEUE_STATISTICS,
+    RESUME,
     SETTINGS,
     SOURCE,
+    SOURCE_PREFIX,
     Batch,
     State,
 )
-from .config import Config
+from .config import Config, Network
 from .errors import LoadError
-from .layout import CELL, HEAD, HEAD_CELLS, HOP, LAYOUT, offset
+from .groups import parts
+from .layout import ACCEPTED, CELL, HEAD, HEAD_CELLS, HOP, LAYOUT, OUTCOMES, ReportFlag, offset
 from .loader import Program
+
+log = logging.getLogger(__name__)
 
 SOURCE_FILE, FUNCTION = "collector.c", "collector"
 FIRST_HOP_CELL = HEAD_CELLS + 1
@@ -45,6 +54,9 @@ CELL_AT = offset(HOP, "cell")
 """Where every cell has its number."""
 RING_HEADER, PERF_HEADER = 8, 12
 PAGE = mmap.PAGESIZE
+UNDECODED = OUTCOMES.index("undecoded")
+MAX_FINISHED = 256
+"""Packets that came up whole and are decoded in one drain: a tenth of a second's work."""
 MAX_TEST_RUN = 3498
 """Bytes that BPF_PROG_TEST_RUN takes: what fits into a page beside XDP's own room."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,21 +76,40 @@ def clock_offset_ns() -> int:
 
 
 def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
-    """The config as the kernel program reads it: struct settings, ()."""
-    wide = {"spec": 0x0200, "onos": 0x0200, "geant": 0x0C00}  # instruction bits of 8 bytes: 6; 4 and 5
-    positions = {"auto": 0, "before-options": 1, "after-options": 2}
+    """The config as the kernel program reads it, what is for all sources: struct settings, ()."""
     value = np.zeros((), SETTINGS)
     value["keepalive_ns"] = round(config.keepalive * 1e9)
     for name in ("hop_latency", "flow_latency", "queue_occupancy", "tx_utilization"):
         value[f"{name}_threshold"] = getattr(config, f"{name}_threshold")
+    value["postcard_window_ns"] = round(config.postcard_window * 1e9)
+    value["postcard_timeout"] = max(1, round(config.postcard_timeout * 1e9) >> 20)
     ports = list(dict.fromkeys(config.port))
     value["ports"] = [socket.htons(p) for p in ports + ports[:1] * (len(value["ports"]) - len(ports))]
     for at, (domain, words) in enumerate(config.source_only_words):
         value["domains"][at], value["domain_words"][at] = domain, words
     value["int_udp_port"] = config.int_udp_port
-    value["wide_v1"] = wide.get(config.profile, 0)
+    value["int_gre_protocol"] = config.int_gre_protocol
     value["event_mode"] = config.event_mode == "interval"
     value["tell_all"] = tell_all
+    verdicts = {"drop": kernel.XDP_DROP, "pass": kernel.XDP_PASS}
+    value["verdict_ok"] = verdicts[config.accepted_verdict]
+    value["verdict_malformed"] = verdicts[config.malformed_verdict]
+    return value
+
+
+TIME_UNITS = {"ns": (0, 1, 0), "us": (1, 1000, 0), "ms": (2, 1_000_000, 0), "2^-32s": (3, 1_000_000_000, 32)}
+"""By Config.latency_unit: enum time_unit, and (multiplier, shift) that make ns of it."""
+
+
+def profile(config: Config) -> np.ndarray:
+    """... and what each source has its own of: struct profile, ()."""
+    wide = {"spec": 0x0200, "onos": 0x0200, "geant": 0x0C00}  # instruction bits of 8 bytes: 6; 4 and 5
+    positions = {"auto": 0, "before-options": 1, "after-options": 2}
+    value = np.zeros((), PROFILE)
+    value["time_unit"], value["time_multiplier"], value["time_shift"] = TIME_UNITS[config.latency_unit]
+    value["occupancy_unit"] = config.queue_occupancy_bytes
+    value["utilization_unit"] = config.tx_utilization_full
+    value["wide_v1"] = wide.get(config.profile, 0)
     if config.int_dscp is not None:
         value["int_dscp_marked"] = 1
         value["int_dscp_value"], value["int_dscp_mask"] = config.int_dscp
@@ -87,10 +118,50 @@ def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
     value["accept_int_version_0"] = not config.reject_int_version_0
     value["hop_ml_is_bit_count"] = config.profile == "onos"
     value["queue_word_16_16"] = config.profile == "intcollector"
-    verdicts = {"drop": kernel.XDP_DROP, "pass": kernel.XDP_PASS}
-    value["verdict_ok"] = verdicts[config.accepted_verdict]
-    value["verdict_malformed"] = verdicts[config.malformed_verdict]
     return value
+
+
+class Profiles:
+    """Which source writes how: the maps profiles and source_profiles, kept as a Config says while the program runs."""
+
+    HALF = (LAYOUT.defines["MAX_PROFILES"] - 1) // 2
+
+    def __init__(self, profiles: int, source_profiles: int) -> None:
+        """Descriptors of the maps."""
+        self._profiles, self._prefixes = profiles, source_profiles
+        self._there: set[Network] = set()
+        self._first = 1
+        self.generation = 0
+
+    def apply(self, config: Config) -> None:
+        """At any moment a report is judged by the old profile of its source or by the new one, and by nothing else.
+
+        So the new ones are written beside the old, then the prefixes are added or turned over to them one by one, long
+        before short, and at last those that are gone are removed, short before long.
+        """
+        (_, of_others), *of_sources = config.profiles()
+        kernel.map_update(self._profiles, bytes(4), profile(of_others).tobytes())
+        wanted = {network: own for network, own in of_sources if network}
+        long_first = sorted(wanted, key=lambda network: -network.prefixlen)
+        for at, network in enumerate(long_first, self._first):
+            kernel.map_update(self._profiles, struct.pack("=I", at), profile(wanted[network]).tobytes())
+        for at, network in enumerate(long_first, self._first):
+            kernel.map_update(self._prefixes, _prefix(network), struct.pack("=I", at))
+        for network in sorted(self._there - wanted.keys(), key=lambda network: network.prefixlen):
+            kernel.map_delete(self._prefixes, _prefix(network))
+        self._there = set(wanted)
+        self._first = 1 + self.HALF if self._first == 1 else 1
+        self.generation += 1
+
+
+def _prefix(network: Network) -> bytes:
+    """struct source_prefix."""
+    key = np.zeros((), SOURCE_PREFIX)
+    key["length"] = 8 + network.prefixlen
+    key["ip_version"] = network.version
+    packed = network.network_address.packed
+    key["address"][: len(packed)] = np.frombuffer(packed, np.uint8)
+    return key.tobytes()
 
 
 def to_batch(cells: np.ndarray, clock_ns: int) -> Batch:
@@ -311,8 +382,8 @@ class Datapath:
         self._maps = {
             name: self._program.map_fd(name)
             for name in (
-                "settings", "counters", "flows", "new_flow", "ports", "port_statistics", "queues",
-                "queue_statistics", "sources", "allocators", "drops", "events",
+                "settings", "profiles", "source_profiles", "again", "counters", "flows", "new_flow", "ports",
+                "port_statistics", "queues", "queue_statistics", "sources", "allocators", "drops", "events",
             )
         }  # fmt: skip
         self._cpus = _cpus("possible")
@@ -321,6 +392,11 @@ class Datapath:
         for field in ("switch_id", "latency", "told_latency", "egress_port_id", "queue_id"):
             fresh["hops"][field] = np.iinfo(FLOW["hops"].base[field]).max
         kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
+        kernel.map_update(self._maps["again"], bytes(4), struct.pack("=I", self.fd))
+        self._profiles = Profiles(self._maps["profiles"], self._maps["source_profiles"])
+        self._of_whole = np.zeros(len(OUTCOMES), np.int64)
+        self._can_resume = True
+        self._left: collections.deque[Batch] = collections.deque()  # what the last drain did not get to
         self.apply(config)
         online = _cpus("online")
         self.transport: Transport = (
@@ -331,18 +407,86 @@ class Datapath:
 
     def apply(self, config: Config) -> None:
         """Set the program, which may be running: the next packet is judged by it."""
+        self._profiles.apply(config)
         self._config = config
-        value = settings(config, tell_all=self._tell_all)
+        self._set()
+
+    def _set(self) -> None:
+        value = settings(self._config, tell_all=self._tell_all)
         value["cut"] = self._cut
+        value["generation"] = self._profiles.generation
+        value["by_source"] = len(self._config.sources) > 0
         kernel.map_update(self._maps["settings"], bytes(4), value.tobytes())
 
     def drain(self) -> Batch:
-        """All events that came up since the last drain."""
-        return to_batch(self.transport.drain(), clock_offset_ns())
+        """The events that came up since the last drain; all of them, unless has_more says that there are others.
+
+        Each packet that came up whole is decoded here, and replaced by the events of its reports. It is taken apart into
+        packets of one report each, and those go through the program, so that one piece of code keeps the state and
+        decides what is news.
+        """
+        if not self._left:
+            self._left.append(to_batch(self.transport.drain(), clock_offset_ns()))
+        done: list[Batch] = []
+        finished = 0
+        while self._left and finished < MAX_FINISHED:
+            batch = self._left.popleft()
+            whole = np.flatnonzero(batch.reports["flags"] & ReportFlag.WHOLE)
+            row = int(whole[0]) if len(whole) else len(batch)
+            done.append(batch[:row])
+            if len(whole):
+                done.append(self._finish(batch[row : row + 1]))
+                self._left.appendleft(batch[row + 1 :])
+                finished += 1
+        return Batch.together(done)
+
+    @property
+    def has_more(self) -> bool:
+        """The last drain() left events for the next one."""
+        return bool(self._left)
+
+    def _finish(self, one: Batch) -> Batch:
+        """A packet that came up whole: the events of its reports. Where every packet is told (decode): of one that is
+        refused, or cannot be finished, one event without report. Events of other packets are put behind what is left."""
+        report = one.reports[0]
+        cells = one.hops.view(np.uint8).reshape(-1, CELL)
+        frame = np.concatenate((cells[:, :12], cells[:, 16:]), axis=1).tobytes()[: int(report["ingress_timestamp"])]
+        outcome = OUTCOMES.index(wire.decode(frame, self._config)["outcome"])
+        if outcome in ACCEPTED and not self._resume(frame, report["received_ns"]):
+            outcome = UNDECODED
+        self._of_whole[outcome] += 1
+        self._of_whole[UNDECODED] -= 1
+        if outcome in ACCEPTED:
+            batch = to_batch(self.transport.drain(), one.clock_ns)
+            own = batch.reports["resumed"] != 0
+            self._left.append(batch.only(~own))
+            return batch.only(own)
+        heads = one.reports[: int(self._tell_all)].copy()
+        heads["outcome"], heads["flags"], heads["hop_count"] = outcome, 0, 0
+        return Batch(heads, clock_ns=one.clock_ns)
+
+    def _resume(self, frame: bytes, received_ns: int) -> bool:
+        """Have the program remember and tell the reports of a packet; whether the kernel can do that (Linux 5.15)."""
+        resume = np.zeros((), RESUME)
+        resume["received_ns"] = received_ns
+        resume["magic"] = LAYOUT.defines["RESUME_MAGIC"]
+        try:
+            for part in parts(frame):
+                kernel.test_run_behind(self.fd, resume.tobytes(), part)
+                resume["flags"] = ReportFlag.CONTINUED
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            if self._can_resume:
+                log.warning("this kernel cannot take packets back (Linux 5.15 can): large groups stay undecoded")
+            self._can_resume = False
+        return self._can_resume
 
     def counters(self) -> np.ndarray:
-        """What the program did: COUNTERS (), summed over the CPUs."""
-        return self._sum("counters", COUNTERS, 1)[0]
+        """What the program did: COUNTERS (), summed over the CPUs; packets that went up whole under what they were."""
+        counters = self._sum("counters", COUNTERS, 1)[0]
+        counters["outcomes"][: len(OUTCOMES)] += self._of_whole.astype(np.uint64)  # some are negative: they wrap
+        return counters
 
     def state(self) -> State:
         """All maps, one after the other; each as it was when it was read."""
@@ -374,7 +518,7 @@ class Datapath:
         cut = max(0, len(packet) - MAX_TEST_RUN)
         if cut != self._cut:
             self._cut = cut
-            self.apply(self._config)
+            self._set()
         return kernel.test_run(self.fd, packet[:MAX_TEST_RUN], repeat=repeat)
 
     def close(self) -> None:

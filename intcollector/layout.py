@@ -170,3 +170,5 @@ FlowFlag = _flags("flow_flag", "FLOW_")
 Change = _flags("change", "CHANGE_")
 OUTCOMES = tuple(k.removeprefix("OUTCOME_").lower() for k in LAYOUT.enums["outcome"] if k != "OUTCOMES")
 """Outcome names by number, as users see them."""
+ACCEPTED = tuple(OUTCOMES.index(name) for name in ("ok", "unknown_encapsulation"))
+"""Outcomes of packets whose reports are kept."""

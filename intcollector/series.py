@@ -5,7 +5,8 @@
     Batch --> records()  --> [dict]                   the events whole (JSON lines, ...)
 
 ALL ONES is no value (bpf/report.h) and is never shown as a number: a series without a value does not exist, a label
-without one is empty, in a record it is null. The switches' latencies become seconds here and nowhere else.
+without one is empty, in a record it is null. The switches' units become seconds, bytes and ratios here and nowhere
+else, by what each row says of its own (time_unit, unit).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import postcards
 from .batch import Batch, State
 from .config import Config, address_text
 from .layout import HEAD, HOP, LATENCY_BUCKETS, LAYOUT, MAX_HOPS, OUTCOMES, Change, FlowFlag, ReportFlag
@@ -28,8 +31,10 @@ PORT = LAYOUT.enums["point_kind"]["POINT_PORT"]
 QUEUE = LAYOUT.enums["point_kind"]["POINT_QUEUE"]
 NONE8, NONE16, NONE32, NONE64 = ((1 << bits) - 1 for bits in (8, 16, 32, 64))
 
-UNITS_PER_SECOND = {"ns": 1e9, "us": 1e6}
-"""By Config.latency_unit."""
+_PER_SECOND = {"TIME_NS": 1e9, "TIME_US": 1e6, "TIME_MS": 1e3, "TIME_2_32": 2.0**32}
+UNITS_PER_SECOND = np.array([_PER_SECOND[name] for name in LAYOUT.enums["time_unit"]])
+"""By enum time_unit."""
+NS_PER_SECOND = 1e9
 
 ADDRESS = np.dtype("V17")
 """A column of addresses: 4, 6 or 0 (none), then 16 bytes, IPv4 in the first 4 of them."""
@@ -66,6 +71,8 @@ METRICS = {
         ("int_reports_reordered_total", "counter", SOURCE_LABELS, "", "Reports that came after later ones."),
         ("int_reports_duplicated_total", "counter", SOURCE_LABELS, "", "Reports that came again."),
         ("int_reports_restarted_total", "counter", SOURCE_LABELS, "", "Times a source began to count anew."),
+        ("int_report_sampling_ratio", "gauge", SOURCE_LABELS, "",
+         "One packet in so many is reported by the source, as configured."),
         ("int_dropped_packets_total", "counter", ("switch_id", "reason"), "",
          "Drop reports, by the switch and the reason it gave."),
         ("int_events_total", "counter", (), "", "Events told by the kernel."),
@@ -75,6 +82,7 @@ METRICS = {
         ("int_sources_refused_total", "counter", (), "", "Reports of a new source that found no room to be kept."),
         ("int_drops_refused_total", "counter", (), "",
          "Drop reports of a new switch and reason that found no room to be kept."),
+        ("int_places_refused_total", "counter", (), "", "Postcards of one switch more than is kept of a flow."),
         ("int_exporter_points_total", "counter", ("exporter",), "", "Points given to an exporter."),
         ("int_exporter_points_delivered_total", "counter", ("exporter",), "", "Points an exporter delivered."),
         ("int_exporter_points_lost_total", "counter", ("exporter", "reason"), "", "Points an exporter gave up."),
@@ -83,9 +91,9 @@ METRICS = {
         ("int_flows", "gauge", (), "", "Flows kept."),
         ("int_flow_series_omitted", "gauge", (), "", "Flows beyond the limit on per-flow series."),
         ("int_flow_latency_seconds", "gauge", FLOW_LABELS, "seconds",
-         "Sum of the hop latencies in the flow's last report."),
+         "Sum of the hop latencies in the flow's last report, or of the last of each switch that sends postcards."),
         ("int_flow_hop_latency_seconds", "gauge", (*FLOW_LABELS, "switch_id"), "seconds",
-         "Latency of the flow's last report in a switch; the sum, if it went through it more than once."),
+         "Latency of the flow's last packet reported in a switch; the sum, if it went through it more than once."),
         ("int_hop_latency_seconds", "histogram", ("switch_id",), "seconds", "Hop latencies of all reports."),
         ("int_hops_without_latency_total", "counter", ("switch_id",), "", "Hops reported without a latency."),
         ("int_hops_without_switch_total", "counter", (), "",
@@ -93,8 +101,14 @@ METRICS = {
         ("int_queue_occupancy", "gauge", ("switch_id", "queue_id"), "", "Last queue occupancy, in the switch's unit."),
         ("int_queue_occupancy_max", "gauge", ("switch_id", "queue_id"), "",
          "Largest queue occupancy since the start, in the switch's unit."),
+        ("int_queue_occupancy_bytes", "gauge", ("switch_id", "queue_id"), "bytes",
+         "Last queue occupancy, where it is configured what the switch's unit is in bytes."),
+        ("int_queue_occupancy_max_bytes", "gauge", ("switch_id", "queue_id"), "bytes",
+         "Largest queue occupancy since the start, where it is configured what the switch's unit is in bytes."),
         ("int_egress_port_tx_utilization", "gauge", ("switch_id", "egress_port_id"), "",
          "Last TX utilization of a port, in the switch's unit."),
+        ("int_egress_port_tx_utilization_ratio", "gauge", ("switch_id", "egress_port_id"), "ratio",
+         "Last TX utilization of a port, 1 being its line rate, where it is configured what the switch says then."),
     )
 }  # fmt: skip
 
@@ -160,9 +174,9 @@ def _numbers(values: np.ndarray) -> Column:
     return np.where(values == np.iinfo(values.dtype).max, -1, values.astype(np.int64))
 
 
-def _seconds(wire: Column, config: Config) -> Column:
-    """int64 in the switches' unit, -1 none -> float64 seconds, NaN none."""
-    return np.where(wire < 0, np.nan, wire / UNITS_PER_SECOND[config.latency_unit])
+def seconds(wire: Column, time_unit: np.ndarray) -> Column:
+    """int64 in the switches' units, -1 none -> float64 seconds, NaN none. time_unit: enum time_unit, (n,)."""
+    return np.where(wire < 0, np.nan, wire / UNITS_PER_SECOND[time_unit])
 
 
 def _words(names: Iterable[str]) -> Column:
@@ -216,11 +230,11 @@ def scrape(state: State, config: Config, exporters: Mapping[str, Counts]) -> lis
     """Everything there is to say now. exporters: by name."""
     return [
         *program_series(state),
-        *source_series(state),
-        *drop_series(state),
+        *source_series(state, config),
+        *drop_series(state, config),
         *exporter_series(exporters),
         *flow_series(state, config),
-        *port_series(state, config),
+        *port_series(state),
         *queue_series(state),
     ]
 
@@ -243,36 +257,48 @@ def program_series(state: State) -> list[Series | Histogram]:
         _one("int_events_lost_total", counters["events_lost"]),
         *(
             _one(f"int_{what}_refused_total", counters[f"{what}_refused"])
-            for what in ("flows", "points", "sources", "drops")
+            for what in ("flows", "points", "sources", "drops", "places")
         ),
     ]
 
 
-def source_series(state: State) -> list[Series | Histogram]:
-    """Who sends reports. One row a (source, switch_id, hw_id): the sum over report versions."""
+def source_series(state: State, config: Config) -> list[Series | Histogram]:
+    """Who sends reports. One row a (source, switch_id, hw_id): the sum over report versions. Telemetry Report 0.5
+    counts by source and hw_id; its switch is the one that its reports name, if that is always the same."""
     sources = state.sources[state.sources["received"] > 0]
-    address, switch_id = _addresses(sources["address"], sources["ip_version"]), _numbers(sources["switch_id"])
+    address, switch_id = _addresses(sources["address"], sources["ip_version"]), _numbers(sources["reporter"])
     first, group = _groups(address, switch_id, sources["hw_id"])
     labels = address[first], switch_id[first], sources["hw_id"][first].astype(np.int64)
+    # A loop over sources: whose settings are whose is found address by address.
+    sampling = np.array([config.of_source(source).sampling_ratio for source in texts(address[first])], np.int64)
     return [
-        _series(name, _sums(sources[field], group, len(first)), *labels)
-        for name, field in (
-            ("int_reports_total", "received"),
-            ("int_reports_lost_total", "lost"),
-            ("int_reports_reordered_total", "reordered"),
-            ("int_reports_duplicated_total", "duplicated"),
-            ("int_reports_restarted_total", "restarted"),
-        )
+        *(
+            _series(name, _sums(sources[field], group, len(first)), *labels)
+            for name, field in (
+                ("int_reports_total", "received"),
+                ("int_reports_lost_total", "lost"),
+                ("int_reports_reordered_total", "reordered"),
+                ("int_reports_duplicated_total", "duplicated"),
+                ("int_reports_restarted_total", "restarted"),
+            )
+        ),
+        _series("int_report_sampling_ratio", sampling, *labels),
     ]
 
 
-def drop_series(state: State) -> list[Series | Histogram]:
-    """Drop reports, by switch and reason."""
-    switch_id, reason = _numbers(state.drop_keys["switch_id"]), _numbers(state.drop_keys["reason"])
+def drop_reasons(config: Config) -> list[str]:
+    """What each of the 256 drop reasons is called: its name, else its number; "" for 255, which says none was given."""
+    names = config.drop_reason_names
+    return [*(names.get(reason, str(reason)) for reason in range(NONE8)), ""]
+
+
+def drop_series(state: State, config: Config) -> list[Series | Histogram]:
+    """Drop reports, by switch and what the reason is called."""
+    names, named = np.unique(_words(drop_reasons(config)), return_inverse=True)
+    switch_id, reason = _numbers(state.drop_keys["switch_id"]), named.reshape(-1)[state.drop_keys["reason"]]
     first, group = _groups(switch_id, reason)
-    return [
-        _series("int_dropped_packets_total", _sums(state.drops, group, len(first)), switch_id[first], reason[first])
-    ]
+    drops = _sums(state.drops, group, len(first))
+    return [_series("int_dropped_packets_total", drops, switch_id[first], names[reason[first]])]
 
 
 def exporter_series(exporters: Mapping[str, Counts]) -> list[Series | Histogram]:
@@ -294,8 +320,9 @@ def exporter_series(exporters: Mapping[str, Counts]) -> list[Series | Histogram]
 
 
 def flow_series(state: State, config: Config) -> list[Series | Histogram]:
-    """Latencies of the flows a stack was seen of: the config.max_flow_series most recently seen; others are counted."""
-    rows = np.flatnonzero(state.flows["flags"] & FlowFlag.PATH)
+    """Latencies of the flows that a stack or a postcard was seen of: the config.max_flow_series most recently seen;
+    others are counted."""
+    rows = np.flatnonzero(state.flows["flags"] & (FlowFlag.PATH | FlowFlag.POSTCARDS))
     omitted = max(0, len(rows) - config.max_flow_series)
     if omitted:
         newest = np.argpartition(state.flows["seen_ns"][rows], omitted - 1)[omitted:]
@@ -313,20 +340,22 @@ def flow_series(state: State, config: Config) -> list[Series | Histogram]:
     latency = _numbers(flows["latency"])
     has = latency >= 0
 
-    kept = np.minimum(flows["hop_count"], MAX_HOPS)
+    stack = flows["flags"] & FlowFlag.PATH != 0
     hops = flows["hops"]
     switch_id, hop_latency = _numbers(hops["switch_id"]), _numbers(hops["latency"])
-    shown = (np.arange(MAX_HOPS) < kept[:, None]) & (switch_id >= 0) & (hop_latency >= 0)
+    # A stack's hops are the first ones; a switch's postcard may be in any place.
+    there = np.where(stack[:, None], np.arange(MAX_HOPS) < flows["hop_count"][:, None], hops["seen"] != 0)
+    shown = there & (switch_id >= 0) & (hop_latency >= 0)
     # A packet may go through a switch twice: one series, the time it spent there.
     pairs, group = np.unique(np.nonzero(shown)[0] << 32 | switch_id[shown], return_inverse=True)
     of_flow = pairs >> 32
     return [
         _one("int_flows", len(state.flows)),
         _one("int_flow_series_omitted", omitted),
-        _series("int_flow_latency_seconds", _seconds(latency[has], config), *(c[has] for c in labels)),
+        _series("int_flow_latency_seconds", seconds(latency[has], flows["time_unit"][has]), *(c[has] for c in labels)),
         _series(
             "int_flow_hop_latency_seconds",
-            _seconds(_sums(hop_latency[shown], group.reshape(-1), len(pairs)), config),
+            seconds(_sums(hop_latency[shown], group.reshape(-1), len(pairs)), flows["time_unit"][of_flow]),
             *(c[of_flow] for c in labels),
             pairs & NONE32,
         ),
@@ -340,40 +369,43 @@ def _points_of(points: np.ndarray, kind: int) -> np.ndarray:
     return np.flatnonzero(used)
 
 
-def _last(points: np.ndarray) -> tuple[Column, Column, Column]:
-    """(switch_id, id, value): one row a (switch_id, id), the last seen."""
+def _last(points: np.ndarray) -> np.ndarray:
+    """The rows that have a value: one a (switch_id, id), the last seen."""
     points = points[np.argsort(points["seen_ns"], kind="stable")][::-1]
-    points = points[_numbers(points["value"]) >= 0]
+    points = points[points["value"] != NONE32]
     first, _ = _groups(points["switch_id"], points["id"])
-    points = points[first]
-    return _numbers(points["switch_id"]), _numbers(points["id"]), _numbers(points["value"])
+    return points[first]
 
 
-def port_series(state: State, config: Config) -> list[Series | Histogram]:
+def _point_series(name: str, points: np.ndarray, values: np.ndarray) -> Series:
+    return _series(name, values, _numbers(points["switch_id"]), _numbers(points["id"]))
+
+
+def port_series(state: State) -> list[Series | Histogram]:
     """TX utilization by port; hop latencies by switch, the sum of its ports.
 
-    Bucket k of the program's holds the whole numbers [2**(k-1), 2**k - 1] (bucket 0: 0), so `le` is (2**k - 1) units:
-    exactly what is at most that.
+    Bucket k of the program's holds the whole numbers [2**(k-1), 2**k - 1] of ns (bucket 0: 0), so `le` is 2**k - 1 ns:
+    exactly what is at most that. The last one before NO_LATENCY holds all above.
     """
     rows = _points_of(state.ports, PORT)
     ports, statistics = state.ports[rows], state.port_statistics[rows]
-    switch_id, port_id, value = _last(ports)
+    last = _last(ports)
+    known = last[last["unit"] > 0]
 
     first, group = _groups(ports["switch_id"])
     switches = ports["switch_id"][first].astype(np.int64)
     buckets = _sums(statistics["buckets"].reshape(-1, LATENCY_BUCKETS), group, len(first))
     counts = np.cumsum(buckets[:, :NO_LATENCY], axis=1)
-    scale = UNITS_PER_SECOND[config.latency_unit]
-    metric = METRICS["int_hop_latency_seconds"]
     return [
-        _series("int_egress_port_tx_utilization", value, switch_id, port_id),
+        _point_series("int_egress_port_tx_utilization", last, _numbers(last["value"])),
+        _point_series("int_egress_port_tx_utilization_ratio", known, known["value"] / known["unit"]),
         Histogram(
-            metric,
+            METRICS["int_hop_latency_seconds"],
             {"switch_id": switches},
-            bounds=(2.0 ** np.arange(NO_LATENCY) - 1) / scale,
-            counts=counts,
+            bounds=(2.0 ** np.arange(NO_LATENCY - 1) - 1) / NS_PER_SECOND,
+            counts=counts[:, :-1],
             totals=counts[:, -1],
-            sums=_sums(statistics["latency_sum"], group, len(first)) / scale,
+            sums=_sums(statistics["latency_sum"], group, len(first)) / NS_PER_SECOND,
         ),
         _series("int_hops_without_latency_total", buckets[:, NO_LATENCY], switches),
         _one("int_hops_without_switch_total", state.port_statistics["buckets"][:1].sum()),
@@ -383,22 +415,27 @@ def port_series(state: State, config: Config) -> list[Series | Histogram]:
 def queue_series(state: State) -> list[Series | Histogram]:
     """Occupancy by queue: the last and the largest."""
     rows = _points_of(state.queues, QUEUE)
-    queues, largest = state.queues[rows], state.queue_statistics["occupancy_max"][rows]
-    switch_id, queue_id, value = _last(queues)
+    queues, largest = state.queues[rows], state.queue_statistics["occupancy_max"][rows].astype(np.int64)
+    last = _last(queues)
+    known = last[last["unit"] > 0]
 
-    queues, largest = queues[largest > 0], largest[largest > 0]  # kept as occupancy + 1
+    queues, largest = queues[largest > 0], largest[largest > 0] - 1  # kept as occupancy + 1
     order = np.argsort(largest, kind="stable")[::-1]
     queues, largest = queues[order], largest[order]
     first, _ = _groups(queues["switch_id"], queues["id"])
+    queues, largest = queues[first], largest[first]
+    measured = queues["unit"] > 0
     return [
-        _series("int_queue_occupancy", value, switch_id, queue_id),
-        _series(
-            "int_queue_occupancy_max",
-            largest[first].astype(np.int64) - 1,
-            _numbers(queues["switch_id"][first]),
-            _numbers(queues["id"][first]),
-        ),
+        _point_series("int_queue_occupancy", last, _numbers(last["value"])),
+        _point_series("int_queue_occupancy_max", queues, largest),
+        _point_series("int_queue_occupancy_bytes", known, _bytes(_numbers(known["value"]), known)),
+        _point_series("int_queue_occupancy_max_bytes", queues[measured], _bytes(largest[measured], queues[measured])),
     ]
+
+
+def _bytes(occupancy: np.ndarray, queues: np.ndarray) -> np.ndarray:
+    """int64 in the queues' units -> int64 bytes."""
+    return occupancy * queues["unit"].astype(np.int64)
 
 
 # --- Batch -> Points --------------------------------------------------------------------------------------------------
@@ -446,23 +483,23 @@ def points(batch: Batch, config: Config) -> list[Points]:
     """All that is news in a batch. The program says what is (changes and the hops' bits); a report that is told for
     another reason, a drop say, has no points."""
     return [
-        flow_points(batch, config),
+        flow_points(postcards.in_order(batch, config.links), config),
         hop_points(batch, config),
         queue_points(batch, config),
         port_points(batch, config),
     ]
 
 
-NO_CHANGE = Change(0)
-"""What the reporting switch says of its own hop latency is never news."""
 FLOW_NEWS = Change.NEW_FLOW | Change.PATH | Change.FLOW_LATENCY | Change.KEEPALIVE
 
 
 def flow_points(batch: Batch, config: Config) -> Points:
-    """Latency and path of the flows of which these, or nothing for the keep-alive time, changed. Only with a stack."""
+    """Latency and path of the flows of which these, or nothing for the keep-alive time, changed. Only with a stack, or
+    with postcards, whose hops have to be in order."""
     reports = batch.reports
     hops = np.bincount(batch.hop_report, minlength=len(reports))
-    news = (reports["changes"] & FLOW_NEWS != 0) & (reports["flags"] & ReportFlag.INT != 0) & (hops > 0)
+    has_path = (reports["flags"] & (ReportFlag.INT | ReportFlag.POSTCARD) != 0) & (hops > 0)
+    news = (reports["changes"] & FLOW_NEWS != 0) & has_path
     rows = np.flatnonzero(news)
 
     of_news = np.flatnonzero(news[batch.hop_report] & (batch.hop_index < MAX_HOPS))
@@ -475,19 +512,20 @@ def flow_points(batch: Batch, config: Config) -> Points:
     wire = _numbers(reports["flow_latency"][rows])
     say = (wire >= 0) | named
     rows, wire, paths = rows[say], wire[say], paths[say]
+    values = seconds(wire, reports["time_unit"][rows])
     times = _times(batch, config, rows, reports["ingress_timestamp"][rows], reports["report_version"][rows] != 20)
-    return Points(
-        "flow", "int_flow", "latency", _flow_labels(batch, rows), wire, _seconds(wire, config), times,
-        paths.view(PATH)[:, 0],
-    )  # fmt: skip
+    labels = _flow_labels(batch, rows)
+    return Points("flow", "int_flow", "latency", labels, wire, values, times, paths.view(PATH)[:, 0])
 
 
 def hop_points(batch: Batch, config: Config) -> Points:
-    """Latencies of the hops that are news."""
-    report, labels, wire, times = _hop_news(batch, config, "hop_latency_changes", NO_CHANGE, "latency", ("switch_id",))
-    return Points(
-        "hop", "int_hop", "latency", {**_flow_labels(batch, report), **labels}, wire, _seconds(wire, config), times
+    """Latencies of the hops that are news; of postcards: of the reporting switch."""
+    report, labels, wire, times = _hop_news(
+        batch, config, "hop_latency_changes", Change.LOCAL_HOP_LATENCY, "latency", ("switch_id",)
     )
+    labels = {**_flow_labels(batch, report), **labels}
+    values = seconds(wire, batch.reports["time_unit"][report])
+    return Points("hop", "int_hop", "latency", labels, wire, values, times)
 
 
 def queue_points(batch: Batch, config: Config) -> Points:
@@ -642,7 +680,7 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
     """A batch's reports as `decode` prints them: the wire's own numbers; null what a hop called unavailable,
     absent what it was not asked for. Python loops over reports: the result is Python objects, one a report.
 
-    Only reports: packets with another outcome than ok, which `decode` is told too, have to be left out before.
+    Only reports: packets that were refused, which `decode` is told too, have to be left out before.
     """
     r = batch.reports
     flags = r["flags"]
@@ -710,14 +748,15 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
     ):  # fmt: skip
         mx = bool(flag & ReportFlag.INT_MX)
         plan = _plan(False, version, bitmap)
+        own = not flag & ReportFlag.POSTCARD  # else the hops are what other reports said of the flow
         out[i]["int"] = {
             "version": INT_VERSIONS[version],
             "mode": "MX" if mx else "MD",
             "instruction_bitmap": f"0x{bitmap:04x}",
             "hop_ml": None if mx or version == 5 else hop_ml,
             "remaining_hop_count": None if mx or version == 5 else remaining,
-            "hop_count": hop_count,
-            "hops": [_hop_dict(plan, hop) for hop in hops[ends[i] : ends[i + 1]]],
+            "hop_count": hop_count if own else 0,
+            "hops": [_hop_dict(plan, hop) for hop in hops[ends[i] : ends[i + 1]]] if own else [],
             "latency": None if latency == NONE64 else latency,
         }
         if flag & ReportFlag.HOPS_TRUNCATED:
@@ -725,9 +764,13 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
     return out
 
 
-def records(batch: Batch) -> list[dict[str, Any]]:
-    """A batch's events as users get them: reports(), and received_ns (since 1970) and changes: what was news, words,
-    and for a hop {"hop": i, "what": ...}, "local" being the reporting switch itself."""
+def records(batch: Batch, config: Config) -> list[dict[str, Any]]:
+    """A batch's events as users get them: reports(), and beside it
+    - drop_reason, of a drop report: what the reason is called; null where none was given
+    - postcards, of a flow put together of them: hop_count, hops (nearest the sink first, null for no value), latency
+    - received_ns, since 1970
+    - changes: what was news, words, and for a hop {"hop": i, "what": ...}, "local" being the reporting switch itself.
+    """
     r = batch.reports
     out = reports(batch)
     received = (r["received_ns"].astype(np.int64) + batch.clock_ns).tolist()
@@ -735,14 +778,49 @@ def records(batch: Batch) -> list[dict[str, Any]]:
         r["changes"].tolist(), r["hop_latency_changes"].tolist(), r["queue_occupancy_changes"].tolist(),
         r["tx_utilization_changes"].tolist(), strict=True,
     )  # fmt: skip
+    names = drop_reasons(config)
+    for row in np.flatnonzero(r["changes"] & Change.DROPPED).tolist():
+        out[row]["drop_reason"] = names[r["drop_reason"][row]] or None
+    for row, said in _postcards(postcards.in_order(batch, config.links)):
+        out[row]["postcards"] = said
     for record, received_ns, of_report in zip(out, received, bits, strict=True):
         record["received_ns"] = received_ns
         record["changes"] = list(map(_change, _changes(*of_report)))
     return out
 
 
+_PLACE = {
+    "switch_id": "switch_id",
+    "egress_port_id": "egress_port_id",
+    "queue_id": "queue_id",
+    "hop_latency": "latency",
+}
+"""What a record says of a switch that sent postcards -> where it stands in struct hop."""
+
+
+def _postcards(batch: Batch) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row of reports, what its record says of the flow's postcards), of those that have them; hops in order."""
+    has = batch.reports["flags"] & ReportFlag.POSTCARD != 0
+    counts = np.bincount(batch.hop_report, minlength=len(has))[has].tolist()
+    latencies = _numbers(batch.reports["flow_latency"][has]).tolist()
+    places = batch.hops[has[batch.hop_report]]
+    hops = zip(*(_numbers(places[name]).tolist() for name in _PLACE.values()), strict=True)
+    for row, count, latency in zip(np.flatnonzero(has).tolist(), counts, latencies, strict=True):
+        yield (
+            row,
+            {
+                "hop_count": count,
+                "hops": [
+                    {name: None if v < 0 else v for name, v in zip(_PLACE, hop, strict=True)}
+                    for hop in itertools.islice(hops, count)
+                ],
+                "latency": None if latency < 0 else latency,
+            },
+        )
+
+
 _HOP_CHANGES = (
-    ("hop_latency", NO_CHANGE),
+    ("hop_latency", Change.LOCAL_HOP_LATENCY),
     ("queue_occupancy", Change.LOCAL_QUEUE_OCCUPANCY),
     ("egress_port_tx_utilization", Change.LOCAL_TX_UTILIZATION),
 )

@@ -7,12 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from . import postcards
 from .batch import State
 from .config import Config, address_text
-from .layout import MAX_HOPS, OUTCOMES, FlowFlag
+from .layout import OUTCOMES, FlowFlag
+from .series import UNITS_PER_SECOND
 
 NONE64 = 2**64 - 1
 SLOWEST = 5
+ACCEPTED = [OUTCOMES.index("ok"), OUTCOMES.index("unknown_encapsulation")]
+MALFORMED = slice(OUTCOMES.index("bad_ip_len"), OUTCOMES.index("unknown_encapsulation"))
 
 
 class View:
@@ -20,7 +24,7 @@ class View:
 
     def __init__(self, state: Callable[[], State], config: Config) -> None:
         self._state = state
-        self._unit = {"ns": 1e-3, "us": 1.0}[config.latency_unit]
+        self._links = config.links
         self._before, self._at = state(), time.monotonic()
 
     def text(self) -> str:
@@ -28,21 +32,32 @@ class View:
         before, state, now = self._before, self._state(), time.monotonic()
         seconds, self._before, self._at = now - self._at, state, now
         outcomes = state.counters["outcomes"].astype(np.int64)
-        reports = int(outcomes[0])
-        rate = (reports - int(before.counters["outcomes"][0])) / seconds
-        malformed = int(outcomes[OUTCOMES.index("pass_port") + 1 :].sum())
+        reports = int(outcomes[ACCEPTED].sum())
+        rate = (reports - int(before.counters["outcomes"][ACCEPTED].sum())) / seconds
         lines = [
-            f"reports {reports} ({rate:.0f}/s)  malformed {malformed}  lost {int(state.sources['lost'].sum())}"
+            f"reports {reports} ({rate:.0f}/s)  malformed {outcomes[MALFORMED].sum()}"
+            f"  lost {int(state.sources['lost'].sum())}"
             f"  dropped packets {int(state.drops.sum())}  events {int(state.counters['events'])}"
             f" (+{int(state.counters['events_lost'])} lost)  flows {len(state.flows)}"
         ]
-        known = np.flatnonzero((state.flows["flags"] & FlowFlag.PATH != 0) & (state.flows["latency"] != NONE64))
-        slowest = known[np.argsort(state.flows["latency"][known])[::-1][:SLOWEST]]
-        for key, flow in zip(state.flow_keys[slowest], state.flows[slowest], strict=True):
-            path = " > ".join(str(i) for i in flow["hops"]["switch_id"][: min(flow["hop_count"], MAX_HOPS)][::-1])
+        has_path = state.flows["flags"] & (FlowFlag.PATH | FlowFlag.POSTCARDS) != 0
+        known = np.flatnonzero(has_path & (state.flows["latency"] != NONE64))
+        latency_us = state.flows["latency"][known] / UNITS_PER_SECOND[state.flows["time_unit"][known]] * 1e6
+        for slowest in np.argsort(latency_us)[::-1][:SLOWEST]:
+            at = known[slowest]
+            key, path = state.flow_keys[at], " > ".join(map(str, self._path(state.flows[at : at + 1])))
             ends = (
                 f"{address_text(bytes(key[end]), int(key['ip_version']))} port {key[f'{end}_port']}"
                 for end in ("source", "destination")
             )
-            lines.append(f"  {' to '.join(ends)}: {float(flow['latency']) * self._unit:.1f} us by switches {path}")
+            lines.append(f"  {' to '.join(ends)}: {latency_us[slowest]:.1f} us by switches {path}")
         return "\n".join(lines)
+
+    def _path(self, flow: np.ndarray) -> list[int]:
+        """Switch ids in travel order. flow: FLOW (1,)."""
+        hops = flow["hops"][0]
+        if flow["flags"][0] & FlowFlag.PATH:
+            hops = hops[: flow["hop_count"][0]]
+        else:
+            hops = hops[postcards.of_flows(flow, self._links)[1]]
+        return hops["switch_id"][::-1].tolist()

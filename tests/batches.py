@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,12 @@ from intcollector import batch
 from intcollector.batch import Batch, State
 from intcollector.layout import HEAD, HOP, LAYOUT, MAX_HOPS
 
+TIME_UNITS = {"ns": 0, "us": 1, "ms": 2, "2^-32s": 3}
+"""By the words of Config.latency_unit."""
+
 VECTORS = pathlib.Path(__file__).parent / "data" / "vectors.json"
 
+NONE32 = 2**32 - 1
 VERSIONS = {"0.5": 5, "1.0": 10, "2.0": 20, "2.x": 20}
 FLAGS = LAYOUT.enums["report_flag"]
 CHANGES = LAYOUT.enums["change"]
@@ -87,18 +91,22 @@ def report(*hops: Mapping[str, Any], flow: str = "10.0.0.1:5000>10.0.0.2:5000/17
 
 
 def batch_of(reports: Iterable[Mapping[str, Any]], clock_ns: int = 0) -> Batch:
-    """What the kernel program would have brought up. Beside the vectors' keys a report may have changes (words and
-    {"hop", "what"}, as in records) and received_ns (since 1970)."""
+    """What the kernel program would have brought up. Beside the vectors' keys a report may have those of a record:
+    changes, received_ns (since 1970) and postcards, whose cells come in another order; and time_unit."""
     reports = list(reports)
     heads = np.zeros(len(reports), HEAD)
-    all_hops, hop_report, hop_index = [], [], []
+    all_hops: list[np.void] = []
+    hop_report: list[int] = []
+    hop_index: list[int] = []
     for row, said in enumerate(reports):
         heads[row] = _head(said, clock_ns)
-        hops = ((said["int"] or {}).get("hops") or [])[:MAX_HOPS]
-        for i, hop in enumerate(hops):
-            all_hops.append(_hop(hop))
-            hop_report.append(row)
-            hop_index.append(i)
+        if "postcards" in said:
+            hops = places(said["postcards"]["hops"])
+        else:
+            hops = [_hop(hop) for hop in ((said["int"] or {}).get("hops") or [])[:MAX_HOPS]]
+        all_hops += hops
+        hop_report += [row] * len(hops)
+        hop_index += range(len(hops))
     return Batch(
         heads,
         np.array(all_hops, HOP) if all_hops else np.empty(0, HOP),
@@ -123,6 +131,18 @@ def _hop(said: Mapping[str, Any]) -> np.void:
     return one
 
 
+def places(hops: Sequence[Mapping[str, Any]]) -> list[np.void]:
+    """The cells of a flow's postcards, hops nearest the sink first: the switch furthest from it first. order: a hop's
+    own, or as if each had been 1 us after the next."""
+    cells = []
+    for i, hop in reversed(list(enumerate(hops))):
+        more = {name: value for name, value in hop.items() if name not in ("hop_latency", "order")}
+        cell = _hop({**more, "ingress_timestamp": hop.get("order", 10**15 - 1000 * i)})
+        cell["latency"] = NONE32 if hop["hop_latency"] is None else hop["hop_latency"]
+        cells.append(cell)
+    return cells
+
+
 def _head(said: Mapping[str, Any], clock_ns: int) -> np.void:
     array = np.zeros(1, HEAD)
     head = array[0]
@@ -132,6 +152,7 @@ def _head(said: Mapping[str, Any], clock_ns: int) -> np.void:
         flags.add("source_ipv6")
     head["source"][: len(source.packed)] = list(source.packed)
     head["report_version"] = VERSIONS[said["version"]]
+    head["time_unit"] = TIME_UNITS[said.get("time_unit", "ns")]
     head["received_ns"] = said.get("received_ns", clock_ns) - clock_ns
     for name in ("hw_id", "sequence_number"):
         head[name] = said[name]
@@ -141,12 +162,13 @@ def _head(said: Mapping[str, Any], clock_ns: int) -> np.void:
     head["local"] = _hop({})
     if (local := said["local_hop"]) is not None:
         flags.add("local")
-        bits = {"queue_id": 8, "queue_occupancy": 24} | ({} if said["version"] == "2.0" else {"egress_timestamp": 32})
+        bits = {"queue_id": 8, "queue_occupancy": 24, "buffer_occupancy": 24}
+        bits |= {} if said["version"] == "2.0" else {"egress_timestamp": 32}
         wide = {n: None if n in bits and v == 2 ** bits[n] - 1 else v for n, v in local.items()}
         head["local"] = _hop({**wide, "switch_id": said["switch_id"]})
         head["local_bitmap"] = sum(LOCAL_BITS[name][said["version"] == "2.0"] for name in local if name in LOCAL_BITS)
-        for name in ("drop_queue_id", "drop_reason"):
-            head[name] = 255 if local.get(name) is None else local[name]
+    for name in ("drop_queue_id", "drop_reason"):
+        head[name] = (local or {}).get(name, 255)
 
     if (flow := said["flow"]) is not None:
         flags.add("inner")
@@ -179,6 +201,11 @@ def _head(said: Mapping[str, Any], clock_ns: int) -> np.void:
         latencies = [hop["latency"] for hop in map(_hop, stack["hops"]) if hop["latency"] != 2**32 - 1]
         if latencies:
             head["flow_latency"] = sum(map(int, latencies))
+    if (cards := said.get("postcards")) is not None:
+        flags.add("postcard")
+        head["hop_count"] = cards["hop_count"]
+        if cards["latency"] is not None:
+            head["flow_latency"] = cards["latency"]
     head["flags"] = sum(FLAGS[f"REPORT_{name.upper()}"] for name in flags)
 
     for change in said.get("changes", ()):
@@ -226,36 +253,58 @@ def flow_key(text: str) -> dict[str, Any]:
     return {n: flow[n] for n in ("source", "destination", "source_port", "destination_port", "protocol", "ip_version")}
 
 
-def flow(*hops: tuple[int, int], latency: int | None = None, seen_ns: int = 1) -> dict[str, Any]:
+def flow(*hops: tuple[int, int], latency: int | None = None, seen_ns: int = 1, time_unit: str = "ns") -> dict[str, Any]:
     """A row of flow that a stack was seen of. hops: (switch_id, latency), nearest the sink first."""
     return {
         "flags": LAYOUT.enums["flow_flag"]["FLOW_PATH"],
         "hop_count": len(hops),
         "latency": sum(v for _, v in hops) if latency is None else latency,
+        "time_unit": TIME_UNITS[time_unit],
         "seen_ns": seen_ns,
         "hops": [{"switch_id": s, "latency": v} for s, v in hops[:MAX_HOPS]],
     }
 
 
-def port(switch_id: int, number: int, value: int = 2**32 - 1, seen_ns: int = 1) -> dict[str, Any]:
+def postcard_flow(*places: tuple[int, int, int, int] | None, time_unit: str = "ns") -> dict[str, Any]:
+    """A row of flow with postcards. places: (switch_id, latency, order, egress_port_id); None: free."""
+    free = {"switch_id": NONE32, "latency": NONE32, "egress_port_id": 2**16 - 1, "queue_id": 2**16 - 1}
+    names = ("switch_id", "latency", "order", "egress_port_id")
+    hops = [free if p is None else {**dict(zip(names, p, strict=True)), "seen": 1} for p in places]
+    latencies = [p[1] for p in places if p and p[1] != NONE32]
+    return {
+        "flags": LAYOUT.enums["flow_flag"]["FLOW_POSTCARDS"],
+        "latency": sum(latencies) if latencies else 2**64 - 1,
+        "time_unit": TIME_UNITS[time_unit],
+        "hops": [*hops, *[free] * (MAX_HOPS - len(hops))],
+    }
+
+
+def port(switch_id: int, number: int, value: int = NONE32, seen_ns: int = 1, unit: int = 0) -> dict[str, Any]:
     """A row of ports."""
-    return {"switch_id": switch_id, "id": number, "kind": 1, "value": value, "seen_ns": seen_ns}
+    return {"switch_id": switch_id, "id": number, "kind": 1, "value": value, "seen_ns": seen_ns, "unit": unit}
 
 
-def queue(switch_id: int, number: int, value: int = 2**32 - 1, seen_ns: int = 1) -> dict[str, Any]:
+def queue(switch_id: int, number: int, value: int = NONE32, seen_ns: int = 1, unit: int = 0) -> dict[str, Any]:
     """A row of queues."""
-    return {**port(switch_id, number, value, seen_ns), "kind": 2}
+    return {**port(switch_id, number, value, seen_ns, unit), "kind": 2}
 
 
 def bucket(latency: int | None) -> int:
-    """Where the program counts a latency."""
-    return LAYOUT.defines["NO_LATENCY"] if latency is None else latency.bit_length()
+    """Where the program counts a latency of so many ns."""
+    return LAYOUT.defines["NO_LATENCY"] if latency is None else min(latency.bit_length(), 33)
 
 
 def statistics(*latencies: int | None) -> dict[str, Any]:
     """A row of port_statistics that saw these."""
     buckets = np.bincount([bucket(v) for v in latencies], minlength=LAYOUT.defines["LATENCY_BUCKETS"])
     return {"latency_sum": sum(v or 0 for v in latencies), "buckets": buckets}
+
+
+def source(address: str, switch_id: int, hw_id: int, **more: int) -> dict[str, Any]:
+    """A row of sources. more: its counters; report_version, 10 if it is not said; reporter, if not the switch."""
+    version = ipaddress.ip_address(address).version
+    named = {"switch_id": switch_id, "hw_id": hw_id, "reporter": switch_id}
+    return {"address": address, "ip_version": version, "report_version": 10, **named, **more}
 
 
 def a_state() -> State:
@@ -268,22 +317,20 @@ def a_state() -> State:
             batch.FLOW_KEY, flow_key("10.0.0.1:5000>10.0.0.2:5000/17"), flow_key("2001:db8::1:80>2001:db8::2:443/6")
         ),
         flows=rows(batch.FLOW, flow((4, 4), (5, 5), (6, 6)), flow((9, 100), (8, 30), (9, 7))),
-        ports=rows(batch.POINT, nobody, port(4, 3, 70), port(4, 1, 60), port(5, 2, 50)),
+        ports=rows(batch.POINT, nobody, port(4, 3, 70), port(4, 1, 60, unit=80), port(5, 2, 50)),
         port_statistics=rows(
             batch.PORT_STATISTICS, statistics(1, 1), statistics(0, 4, None), statistics(7, 8), statistics(2**32 - 2)
         ),
-        queues=rows(batch.POINT, nobody, queue(4, 5, 400), queue(5, 5, 0)),
+        queues=rows(batch.POINT, nobody, queue(4, 5, 400, unit=80), queue(5, 5, 0)),
         queue_statistics=rows(
             batch.QUEUE_STATISTICS, nobody, {"occupancy_max": 901}, {"occupancy_max": 1}
         ),
         sources=rows(
             batch.SOURCE,
             nobody,
-            {"address": "192.0.2.1", "ip_version": 4, "switch_id": 4, "hw_id": 1, "received": 10, "lost": 3,
-             "reordered": 2, "duplicated": 1, "report_version": 10},
-            {"address": "192.0.2.1", "ip_version": 4, "switch_id": 4, "hw_id": 1, "received": 5, "restarted": 1,
-             "report_version": 20},
-            {"address": "2001:db8::9", "ip_version": 6, "switch_id": 5, "hw_id": 0, "received": 5},
+            source("192.0.2.1", 4, 1, received=10, lost=3, reordered=2, duplicated=1),
+            source("192.0.2.1", 4, 1, received=5, restarted=1, report_version=20),
+            source("2001:db8::9", 5, 0, received=5),
         ),
         drop_keys=rows(batch.DROP_KEY, {"switch_id": 4, "reason": 71}, {"switch_id": 4, "reason": 255}),
         drops=np.array([6, 1], "<u8"),

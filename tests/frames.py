@@ -119,8 +119,9 @@ def bcc_table(datapath: Datapath, name: str) -> Any:
 
 def forget(datapath: Datapath) -> None:
     """As if the program had seen nothing: events drained, maps as when it was loaded."""
-    while len(datapath.drain()):
+    while len(datapath.drain()) or datapath.has_more:
         pass
+    datapath._of_whole[:] = 0
     ports, queues, sources = datapath._allocated()
     used = {"ports": ports, "port_statistics": ports, "queues": queues, "queue_statistics": queues, "sources": sources}
     cpus = len(datapath._cpus)

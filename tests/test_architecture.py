@@ -14,8 +14,9 @@ LAYERS = (
     ("errors", "kernel"),
     ("layout", "capture", "lab"),
     ("config", "batch", "wire", "loader"),
-    ("__init__", "series", "datapath", "interface", "traffic", "view"),
-    ("exporters.__init__", "decoding", "sending", "doctor"),
+    ("groups", "layers", "postcards"),
+    ("__init__", "series", "datapath", "interface", "traffic"),
+    ("exporters.__init__", "decoding", "sending", "doctor", "view"),
     ("exporters.prometheus", "exporters.influxdb", "exporters.jsonl", "replay"),
     ("collector",),
     ("cli",),
@@ -30,7 +31,7 @@ DOORS = {
     "urllib3": {"exporters.influxdb", "doctor"},
     "http": {"exporters.prometheus"},
     "pyroute2": {"interface", "lab", "doctor"},
-    "scapy": set(),
+    "scapy": {"layers"},
 }
 """What only these import."""
 SPEAKING = {"print", "input", "exit", "quit", "sys.exit", "os._exit", "os.abort"}

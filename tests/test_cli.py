@@ -9,6 +9,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,10 +20,12 @@ from intcollector import capture, cli, traffic
 from intcollector.config import Config
 from intcollector.errors import UsageError
 from intcollector.lab import Lab
+from intcollector.replay import replay
 from intcollector.traffic import Traffic
 
 from . import servers
 from .collectors import COMMAND, ROOT, Collector, Command, Metrics, frames, intcollector, ip, network, xdp
+from .frames import frame, numbered
 from .needs import needs_root
 
 root = needs_root
@@ -34,7 +37,8 @@ RUN_OPTIONS = {
     "--hop-latency-threshold",
     "--flow-latency-threshold", "--queue-occupancy-threshold", "--tx-utilization-threshold", "--keepalive",
     "--latency-unit", "--max-flows", "--prometheus", "--influxdb", "--influxdb-database", "--influxdb-schema",
-    "--timestamps", "--jsonl", "--push-interval",
+    "--timestamps", "--jsonl", "--push-interval", "--sources", "--drop-reasons", "--links", "--int-gre-protocol",
+    "--queue-occupancy-bytes", "--tx-utilization-full", "--sampling-ratio", "--postcard-window", "--postcard-timeout",
 }  # fmt: skip
 """What scripts outside the project rely on."""
 
@@ -85,8 +89,8 @@ def test_help_of_run_has_every_option() -> None:
     for text in (
         "--xdp-mode {auto,native,generic}", "--profile {spec,l2port4,geant,onos,intcollector}", "--event-transport",
         "--tcp-int-position {auto,before-options,after-options}", "--event-mode {threshold,interval}",
-        "--timestamps {host,int}", "--influxdb-schema {tags,intcollector}", "--latency-unit {ns,us}",
-        "--int-dscp V[/M]",
+        "--timestamps {host,int}", "--influxdb-schema {tags,intcollector}", "--latency-unit {ns,us,ms,2^-32s}",
+        "--int-dscp V[/M]", "--sources FILE", "--drop-reasons FILE", "--links FILE",
         "(default: 54321)", "(default: 33122)", "(default: 127.0.0.1:8000)", "(default: 100000)", "(default: 50)",
     ):  # fmt: skip
         assert text in plain, text
@@ -102,6 +106,9 @@ def test_defaults_are_those_promised() -> None:
     assert (config.tx_utilization_threshold, config.latency_unit, config.max_flows) == (50, "ns", 100_000)
     assert (config.prometheus, config.influxdb, config.influxdb_schema) == (("127.0.0.1", 8000), None, "tags")
     assert (config.timestamps, config.jsonl, config.push_interval) == ("host", None, 1.0)
+    assert (config.sources, config.links, config.drop_reasons, config.int_gre_protocol) == ((), (), None, 0)
+    assert (config.queue_occupancy_bytes, config.tx_utilization_full, config.sampling_ratio) == (0, 0, 1)
+    assert (config.postcard_window, config.postcard_timeout) == (0.001, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +127,14 @@ def test_defaults_are_those_promised() -> None:
         (("run", "lo", "--influxdb", "http://a:b@c"), "must not hold a password"),
         (("run", "lo", *(f"--port={n}" for n in range(1, 18))), "17 ports given, at most 16 are possible"),
         (("run", "lo", "--config", "/nonexistent/options"), "cannot read the options in /nonexistent/options"),
+        (("run", "lo", "--sources", "/nonexistent"), "cannot read /nonexistent (No such file or directory): give a"),
+        (("run", "lo", "--links", "/"), "cannot read / (Is a directory): give a file that is there and readable"),
+        (("run", "lo", "--drop-reasons", "README.md"), "README.md is not TOML: "),
+        (("decode", "x.pcap", "--sources", "/nonexistent"), "cannot read /nonexistent (No such file or directory)"),
+        (("run", "lo", "--int-gre-protocol", "0x86dd"), "argument --int-gre-protocol: 0x86dd means something else"),
+        (("run", "lo", "--postcard-window", "5"), "argument --postcard-window: 5 is not a time between 0 and 4 sec"),
+        (("run", "lo", "--sampling-ratio", "0"), "argument --sampling-ratio: 0 is not between 1 and"),
+        (("run", "lo", "--latency-unit", "s"), "argument --latency-unit: invalid choice: 's'"),
         (("decode", "x.pcap", "--engine", "magic"), "argument --engine: invalid choice: 'magic'"),
         (("generate",), "one of the arguments -o/--output -i/--interface is required"),
         (("generate", "-o", "x", "-i", "y"), "not allowed with argument"),
@@ -271,6 +286,181 @@ def test_wrong_file_of_options(tmp_path: pathlib.Path, text: str, said: str) -> 
     assert ended.returncode == 2
     assert said in ended.stderr and str(path) in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+# --- files that options name ------------------------------------------------------------------------------------------
+
+GEANT = '["192.0.2.0/24"]\nprofile = "geant"\n'
+SPEC = '["192.0.2.0/24"]\nprofile = "spec"\n'
+MARK = ("--int-dscp", "23/63")
+HOP = {"switch_id": 7, "hop_latency": 3000, "ingress_timestamp": 5, "egress_timestamp": 6}
+
+
+def send_frames(pair: Lab, path: pathlib.Path, *packets: bytes, rate: int | None = None) -> None:
+    """These, in order, from the far end; path: of a file to make."""
+    capture.write(str(path), [(packet, 0) for packet in packets])
+    with pair.inside(1) as far:
+        assert replay(str(path), far, rate=rate).sent == len(packets)
+
+
+def test_files_of_a_command_line(tmp_path: pathlib.Path) -> None:
+    """A file that the command line names is read, not one that the file of options names for the same."""
+    options, ours, theirs = (tmp_path / name for name in ("options", "ours", "theirs"))
+    options.write_text(f"sources = {theirs}\nlinks = {tmp_path / 'links'}\n")
+    ours.write_text(GEANT)
+    (tmp_path / "links").write_text("[[link]]\nswitch = 1\negress-port = 2\nto = 3\n")
+    argv = ["run", "lo", "--config", str(options), "--sources", str(ours)]
+    config = cli.configuration(cli._parser().parse_args(argv), argv)
+    assert config.of_source("192.0.2.1").profile == "geant"
+    assert config.links == ((1, 2, 3),)
+    with pytest.raises(UsageError, match=f"cannot read {theirs}"):
+        cli.configuration(cli._parser().parse_args(argv[:4]), argv)
+
+
+@root
+def test_decode_by_source(tmp_path: pathlib.Path) -> None:
+    """Both engines read a report as the file of sources says of its source, and other sources' as the command line
+    says."""
+    geant = frame(Config(profile="geant"), HOP, dscp=23)
+    other = frame(Config(profile="geant"), HOP, dscp=23, source="198.51.100.1")
+    capture.write(str(tmp_path / "x.pcap"), [(geant, 0), (other, 0)])
+    (tmp_path / "sources").write_text(GEANT)
+    for engine in ("python", "kernel"):
+        arguments = ("decode", str(tmp_path / "x.pcap"), *MARK, "--engine", engine)
+        without, by_source = (
+            [json.loads(line)["outcome"] for line in intcollector(*arguments, *more).stdout.splitlines()]
+            for more in ((), ("--sources", str(tmp_path / "sources")))
+        )
+        assert without == ["hop_ml_mismatch"] * 2
+        assert by_source == ["ok", "hop_ml_mismatch"]
+
+
+@root
+def test_sources_change_while_it_runs(pair: Lab, tmp_path: pathlib.Path) -> None:
+    """A running collector reads the next packets by what the file of sources says now, whether it was written to,
+    replaced or broken, under the same program; of a broken one it says so once and goes on as before."""
+    near, path = pair.names[0], tmp_path / "sources"
+    report = frame(Config(profile="geant"), HOP, dscp=23)
+    sent = 0
+
+    def outcomes(running: Collector) -> dict[str, int]:
+        nonlocal sent
+        sent += 1
+        send_frames(pair, tmp_path / "x.pcap", report)
+        return running.wait_packets(sent).outcomes()
+
+    path.write_text(SPEC)
+    with Collector(near, *MARK, "--sources", str(path)) as running:
+        program = xdp(near)
+        assert outcomes(running) == {"hop_ml_mismatch": 1}
+
+        path.write_text(GEANT)
+        running.wait_said(f"intcollector: {path} read again: 1 entry, 1 changed\n")
+        assert outcomes(running) == {"hop_ml_mismatch": 1, "ok": 1}
+
+        path.write_text('["192.0.2.0/24"]\nprofile = "gaent"\n')
+        said = f'intcollector: {path}: ["192.0.2.0/24"]: profile: "gaent" is not possible: choose from spec, '
+        running.wait_said(said)
+        assert outcomes(running) == {"hop_ml_mismatch": 1, "ok": 2}
+
+        path.unlink()
+        running.wait_said(f"intcollector: cannot read {path} (No such file or directory): ")
+        assert outcomes(running) == {"hop_ml_mismatch": 1, "ok": 3}
+
+        (tmp_path / "new").write_text(SPEC + '["2001:db8::1"]\n')
+        os.replace(tmp_path / "new", path)
+        running.wait_said(f"intcollector: {path} read again: 2 entries, 1 new, 1 changed\n")
+        assert outcomes(running) == {"hop_ml_mismatch": 2, "ok": 3}
+
+        path.write_text(GEANT)
+        os.kill(running.process.pid, signal.SIGHUP)
+        running.wait_said(f"intcollector: {path} read again: 1 entry, 1 changed, 1 gone\n")
+        assert outcomes(running) == {"hop_ml_mismatch": 2, "ok": 4}
+
+        assert xdp(near) == program
+        assert running.said().count("what was read before stays in force") == 2
+        assert running.said().count(said) == 1
+        assert running.end() == 0
+
+
+@root
+def test_no_report_is_lost_by_a_change(pair: Lab, tmp_path: pathlib.Path) -> None:
+    """While the file of sources changes again and again under traffic, every report is read, and none counts as
+    lost; in the end the last content is in force."""
+    path = tmp_path / "sources"
+    units = ("ns", "us", "ms", "2^-32s")
+    path.write_text(f'["192.0.2.1"]\nlatency-unit = "{units[0]}"\n')
+    reports = numbered(frame(Config(), {"switch_id": 7, "hop_latency": 3000}), range(1, 24_001))
+    with Collector(pair.names[0], "--sources", str(path)) as running:
+        sender = threading.Thread(
+            target=send_frames, args=(pair, tmp_path / "x.pcap", *reports), kwargs={"rate": 6000}, daemon=True
+        )
+        sender.start()
+        for change in range(1, 4):
+            (tmp_path / "new").write_text(f'["192.0.2.1"]\nlatency-unit = "{units[change % 4]}"\n')
+            os.replace(tmp_path / "new", path)
+            running.wait_said("read again: 1 entry, 1 changed\n", change)
+        assert sender.is_alive()  # the last change, too, came under traffic
+        sender.join()
+        metrics = running.wait_packets(len(reports))
+        assert metrics.outcomes() == {"ok": len(reports)}
+        for name in ("reports_lost", "reports_reordered", "reports_duplicated", "events_lost"):
+            assert metrics.sum(f"int_{name}_total") == 0, name
+        assert metrics.value("int_flow_latency_seconds") == pytest.approx(3000 / 2**32)
+        assert running.end() == 0
+
+
+@root
+def test_drop_reasons_change_while_it_runs(pair: Lab, tmp_path: pathlib.Path) -> None:
+    """Drop reasons have the names built in, or those of the file, which a running collector takes up."""
+    path = tmp_path / "reasons"
+    report = frame(Config(), local={"drop_queue_id": 1, "drop_reason": 80}, dropped=True)
+    path.write_text('80 = "keep_out"\n')
+    for arguments, name in (((), "acl_deny"), (("--drop-reasons", str(path)), "keep_out")):
+        with Collector(pair.names[0], *arguments) as running:
+            send_frames(pair, tmp_path / "x.pcap", report)
+            metrics = running.wait_packets(1, "ok")
+            assert metrics.by("int_dropped_packets_total", "switch_id", "reason") == {("1", name): 1}
+            if arguments:
+                path.write_text('80 = "no_entry"\n')
+                running.wait_said(f"intcollector: {path} read again: 1 entry, 1 changed\n")
+                assert running.metrics().by("int_dropped_packets_total", "switch_id", "reason") == {
+                    ("1", "no_entry"): 1
+                }
+            assert running.end() == 0
+
+
+@root
+def test_other_files_while_it_runs(tmp_path: pathlib.Path) -> None:
+    """SIGHUP reads the files that options name again, and takes another file that the file of options names, unless it
+    is wrong; that one is looked at from then on, until the option is gone."""
+    options, first, second = (tmp_path / name for name in ("options", "first", "second"))
+    first.write_text(GEANT)
+    second.write_text(GEANT)
+
+    def hang_up(line: str) -> None:
+        options.write_text(line)
+        os.kill(running.process.pid, signal.SIGHUP)
+
+    options.write_text(f"sources = {first}\n")
+    with Collector("lo", "--xdp-mode", "generic", "--config", str(options)) as running:
+        hang_up(f"sources = {first}\n")
+        running.wait_said(f"intcollector: {first} read again: 1 entry, nothing changed\n")
+        running.wait_said("intcollector: options read again, 0 changed\n")
+        hang_up("sources = /nonexistent\n")
+        running.wait_said("intcollector: nothing changed: cannot read /nonexistent (No such file or directory): ")
+        hang_up(f"sources = {second}\n")
+        running.wait_said("intcollector: options read again, 1 changed\n")
+        second.write_text(SPEC)
+        running.wait_said(f"intcollector: {second} read again: 1 entry, 1 changed\n")
+        hang_up("keepalive = 1\n")
+        running.wait_said("intcollector: options read again, 1 changed\n", 2)
+        before = running.said().count(str(second))
+        second.write_text(GEANT)
+        hang_up("keepalive = 1\n")
+        running.wait_said("intcollector: options read again, 0 changed\n", 2)
+        assert running.said().count(str(second)) == before
+        assert running.end() == 0
 
 
 # --- generate, decode, replay -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import pytest
 
 from intcollector import datapath as under_test
 from intcollector import kernel, wire
-from intcollector.batch import FLOW, FLOW_KEY, SETTINGS
+from intcollector.batch import FLOW, FLOW_KEY, PROFILE, SETTINGS
 from intcollector.config import PROFILES, Config
 from intcollector.datapath import Datapath, PerfBuffer, to_batch
 from intcollector.errors import LoadError
@@ -237,7 +237,10 @@ def test_a_perf_buffer_that_cannot_be(datapaths: Datapaths) -> None:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {"keepalive_ns": 10**9, "event_mode": 0, "tell_all": 0, "int_dscp_marked": 0, "wide_v1": 0x0200,
+    ({}, {"keepalive_ns": 10**9, "event_mode": 0, "time_unit": 0, "time_multiplier": 1, "time_shift": 0,
+          "occupancy_unit": 0, "utilization_unit": 0, "int_gre_protocol": 0, "by_source": 0,
+          "postcard_window_ns": 10**6, "postcard_timeout": 5 * 10**9 >> 20,
+          "tell_all": 0, "int_dscp_marked": 0, "wide_v1": 0x0200,
           "hop_latency_threshold": 50, "verdict_ok": kernel.XDP_DROP, "verdict_malformed": kernel.XDP_PASS,
           "accept_int_version_0": 1, "accept_report_length_1": 0, "int_udp_port": 33122,
           "ports": [socket.htons(54321)] * 16}),
@@ -261,6 +264,14 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
       "tx_utilization_threshold": 0},
      {"hop_latency_threshold": 1, "flow_latency_threshold": 2, "queue_occupancy_threshold": 2**32 - 1,
       "tx_utilization_threshold": 0}),
+    ({"latency_unit": "us"}, {"time_unit": 1, "time_multiplier": 1000}),
+    ({"latency_unit": "ms"}, {"time_unit": 2, "time_multiplier": 1_000_000}),
+    ({"latency_unit": "2^-32s"}, {"time_unit": 3, "time_multiplier": 10**9, "time_shift": 32}),
+    ({"queue_occupancy_bytes": 80, "tx_utilization_full": 10_000}, {"occupancy_unit": 80, "utilization_unit": 10_000}),
+    ({"int_gre_protocol": 0x88B6}, {"int_gre_protocol": 0x88B6}),
+    ({"postcard_window": 0.5, "postcard_timeout": 2.0},
+     {"postcard_window_ns": 500_000_000, "postcard_timeout": 2 * 10**9 >> 20}),
+    ({"postcard_timeout": 0.001}, {"postcard_timeout": 1}),
     ({"keepalive": 0.0}, {"keepalive_ns": 0}),
     ({"keepalive": 0.05}, {"keepalive_ns": 50_000_000}),
     ({"accepted_verdict": "pass", "malformed_verdict": "drop"},
@@ -268,13 +279,18 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+def what_the_program_reads(config: Config) -> dict[str, Any]:
+    """All fields of both structs that a config is told in."""
+    both = under_test.settings(config), under_test.profile(config)
+    return {name: value[name].tolist() for value in both for name in value.dtype.names or () if name != "pad"}
+
+
 @pytest.mark.parametrize(("options", "expected"), CHANGES)
 def test_settings(options: dict[str, Any], expected: dict[str, Any]) -> None:
     """Each option becomes the fields that the program reads, and no other field changes."""
-    plain, value = under_test.settings(Config()), under_test.settings(Config(**options))
-    assert {name: value[name].tolist() for name in expected} == expected
-    for name in set(value.dtype.names or ()) - set(expected):
-        assert value[name].tolist() == plain[name].tolist(), name
+    plain, value = what_the_program_reads(Config()), what_the_program_reads(Config(**options))
+    assert len(value) == sum(len(struct.names or ()) for struct in (SETTINGS, PROFILE)) - 2  # both have a pad
+    assert value == {**plain, **expected}
 
 
 @needs_root
@@ -283,9 +299,21 @@ def test_the_program_has_the_settings(datapaths: Datapaths) -> None:
     datapath = datapaths(CONFIG)
     config = dataclasses.replace(CONFIG, port=(9, 8), hop_latency_threshold=77)
     datapath.apply(config)
-    held = np.zeros((), SETTINGS)
+    held, expected = np.zeros((), SETTINGS), under_test.settings(config)
     kernel.map_lookup(map_fd(datapath, "settings"), bytes(4), held)
-    assert held.tobytes() == under_test.settings(config).tobytes()
+    expected["generation"] = held["generation"]  # of the sources' profiles: how often they were set
+    assert held.tobytes() == expected.tobytes() and held["generation"] > 0
+
+
+@needs_root
+def test_the_program_has_the_profile(datapaths: Datapaths) -> None:
+    """apply() puts what is said of all sources into the program's map of profiles, at place 0."""
+    datapath = datapaths(CONFIG)
+    config = dataclasses.replace(CONFIG, profile="geant", int_dscp=(1, 3), latency_unit="us")
+    datapath.apply(config)
+    held = np.zeros((), PROFILE)
+    kernel.map_lookup(map_fd(datapath, "profiles"), bytes(4), held)
+    assert held.tobytes() == under_test.profile(config).tobytes()
 
 
 @needs_root

@@ -184,6 +184,36 @@ def test_ipv6_flow(server: servers.InfluxServer) -> None:
     }
 
 
+def test_postcards_are_a_flow_s_point(server: servers.InfluxServer) -> None:
+    """What several switches said of a flow is stored as a stack would be; after apply() in the order of the links."""
+    hops = [{"switch_id": i, "egress_port_id": i, "queue_id": 0, "hop_latency": 100 * i} for i in (4, 5, 6)]
+    local = {"ingress_port_id": 1, "egress_port_id": 4, "hop_latency": 400, "queue_id": 0, "queue_occupancy": 1}
+    said = report(
+        switch_id=4, local_hop=local, postcards={"hop_count": 3, "hops": hops, "latency": 1500}, time_unit="us",
+        received_ns=NOW_NS, changes=["path", {"hop": "local", "what": "hop_latency"}],
+    )  # fmt: skip
+    with pushing(server, "postcards") as exporter:
+        exporter.write(batch_of([said]))
+        assert settled(exporter).delivered == 2
+        exporter.apply(Config(links=((4, 4, 5), (5, 5, 6))))
+        exporter.write(batch_of([{**said, "received_ns": NOW_NS + 1, "changes": ["keepalive"]}]))
+        assert settled(exporter).delivered == 3
+    flow = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": "5000", "destination_port": "5000",
+            "protocol": "17"}  # fmt: skip
+    assert sorted(server.points("postcards"), key=lambda p: (p["measurement"], p["time"])) == [
+        {**flow, "measurement": "int_flow", "time": NOW_NS, "latency": 0.0015, "path": "6:5:4"},
+        {**flow, "measurement": "int_flow", "time": NOW_NS + 1, "latency": 0.0015, "path": "4:5:6"},
+        {**flow, "measurement": "int_hop", "time": NOW_NS, "switch_id": "4", "latency": 0.0004},
+    ]
+    with pushing(server, "postcards_intcollector", influxdb_schema="intcollector") as exporter:
+        exporter.write(batch_of([said]))
+    name = "10.0.0.1:5000->10.0.0.2:5000,proto=17"
+    assert sorted(server.points("postcards_intcollector"), key=lambda p: p["measurement"]) == [
+        {"measurement": f"flow_hop_latency,{name},sw_id=4", "time": NOW_NS, "value": 400},
+        {"measurement": f"flow_stat,{name}", "time": NOW_NS, "flow_latency": 1500, "path": "6:5:4"},
+    ]
+
+
 @pytest.mark.parametrize("schema", ["tags", "intcollector"])
 def test_nothing_overwrites_anything(server: servers.InfluxServer, schema: str) -> None:
     """Points of one series at one time, in one push or in two, are all kept: each has a time of its own."""

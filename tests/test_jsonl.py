@@ -50,7 +50,20 @@ def test_one_event_a_line(tmp_path: pathlib.Path) -> None:
         exporter.write(batch_of(part, clock_ns=1_600_000_000_000_000_000))
     counts = closed(exporter)
     assert (counts.accepted, counts.delivered) == (2500, 2500)
-    assert lines(path) == [{"old": 1}, *records(batch_of(SAID))] == [{"old": 1}, *SAID]
+    assert lines(path) == [{"old": 1}, *records(batch_of(SAID), Config())] == [{"old": 1}, *SAID]
+
+
+def test_names_change_while_it_runs(tmp_path: pathlib.Path) -> None:
+    """After apply(), drop reasons have the names that the new config has for them."""
+    exporter = JsonLines(Config(jsonl=str(tmp_path / "events"), push_interval=0.02))
+    local = {"ingress_port_id": 1, "egress_port_id": 2, "drop_queue_id": 0, "drop_reason": 200}
+    batch = batch_of([report(dropped=True, local_hop=local, changes=["dropped"])])
+    exporter.write(batch)
+    wait(lambda: exporter.counts().delivered == 1, "a line")
+    exporter.apply(Config(drop_reasons=((200, "policer"),)))
+    exporter.write(batch)
+    closed(exporter)
+    assert [line["drop_reason"] for line in lines(tmp_path / "events")] == ["200", "policer"]
 
 
 def test_flushed_each_interval(tmp_path: pathlib.Path) -> None:

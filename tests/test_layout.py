@@ -26,8 +26,10 @@ OURS = {name: dtype for name, dtype in LAYOUT.dtypes.items() if name != "bpf_spi
 Fields = list[tuple[str, int, int]]
 """(name, offset, size) of each field, bytes."""
 
-VALUES = ARRAYS | {"settings": "settings", "flows": "flow", "new_flow": "flow"}
+VALUES = ARRAYS | {"settings": "settings", "profiles": "profile", "flows": "flow", "new_flow": "flow"}
 """map -> the struct that is its value"""
+KEYS = HASHES | {"source_profiles": "source_prefix"}
+"""map -> the struct that is its key"""
 
 
 def fields_of(dtype: np.dtype) -> Fields:
@@ -138,16 +140,16 @@ class Btf:
 
 
 @needs_root
-@pytest.mark.parametrize("name", [*VALUES, *HASHES])
+@pytest.mark.parametrize("name", [*VALUES, *KEYS])
 def test_the_kernel_lays_the_value_out_the_same_way(datapaths: Datapaths, name: str) -> None:
-    """BTF of the loaded map: each field of its value (or of a hash's key) stands where numpy reads it."""
+    """BTF of the loaded map: each field of its value (or of its key) stands where numpy reads it."""
     information = kernel.info(map_fd(datapaths(CONFIG), name), 80)
     key_size, value_size = struct.unpack_from("=II", information, 8)
     identity, of_key, of_value = struct.unpack_from("=III", information, 64)
     btf = Btf(identity)
-    if name in HASHES:
-        assert btf.struct(of_key) == (HASHES[name], fields_of(LAYOUT.dtypes[HASHES[name]]))
-        assert key_size == LAYOUT.dtypes[HASHES[name]].itemsize
+    if name in KEYS:
+        assert btf.struct(of_key) == (KEYS[name], fields_of(LAYOUT.dtypes[KEYS[name]]))
+        assert key_size == LAYOUT.dtypes[KEYS[name]].itemsize
     if name in VALUES:
         assert btf.struct(of_value) == (VALUES[name], fields_of(LAYOUT.dtypes[VALUES[name]]))
         assert value_size == LAYOUT.dtypes[VALUES[name]].itemsize
@@ -162,12 +164,12 @@ def leaf_fields(leaf: Any) -> Fields:
 
 
 @needs_root
-@pytest.mark.parametrize("name", [*VALUES, *HASHES])
+@pytest.mark.parametrize("name", [*VALUES, *KEYS])
 def test_bcc_lays_the_value_out_the_same_way(datapaths: Datapaths, name: str) -> None:
     """The Leaf and Key that bcc derives for a map have the fields and offsets that numpy reads."""
     table = bcc_table(datapaths(CONFIG), name)
-    if name in HASHES:
-        assert leaf_fields(table.Key) == fields_of(LAYOUT.dtypes[HASHES[name]])
+    if name in KEYS:
+        assert leaf_fields(table.Key) == fields_of(LAYOUT.dtypes[KEYS[name]])
     if name in VALUES:
         assert leaf_fields(table.Leaf) == fields_of(LAYOUT.dtypes[VALUES[name]])
 
@@ -185,10 +187,20 @@ def test_cells() -> None:
     assert layout.offset(report, "hops") == layout.HEAD.itemsize == (layout.HEAD_CELLS + 1) * layout.CELL
 
 
+def test_a_packet_that_goes_up_whole_travels_in_the_same_cells() -> None:
+    """A cell of a whole packet is one of a hop with its number at the same place, and enough of them go into an event."""
+    whole, hop = LAYOUT.dtypes["whole"], LAYOUT.dtypes["hop"]
+    assert whole.itemsize == layout.CELL
+    assert layout.offset(whole, "cell") == layout.offset(hop, "cell")
+    assert whole["first"].itemsize + whole["rest"].itemsize == LAYOUT.defines["WHOLE_BYTES"]
+    assert LAYOUT.defines["MAX_WHOLE"] * LAYOUT.defines["WHOLE_BYTES"] >= LAYOUT.defines["MAX_WHOLE_BYTES"]
+
+
 def test_outcomes_are_told_by_number() -> None:
-    """OUTCOMES has the name of outcome n at place n, and fills the counters."""
-    assert [LAYOUT.enums["outcome"][f"OUTCOME_{name.upper()}"] for name in layout.OUTCOMES] == list(range(32))
-    assert LAYOUT.dtypes["counters"]["outcomes"].shape == (len(layout.OUTCOMES),)
+    """OUTCOMES has the name of outcome n at place n, and the counters have room for as many as their mask lets through."""
+    assert [LAYOUT.enums["outcome"][f"OUTCOME_{name.upper()}"] for name in layout.OUTCOMES] == list(range(39))
+    room = LAYOUT.enums["outcome"]["OUTCOMES"]
+    assert LAYOUT.dtypes["counters"]["outcomes"].shape == (room,) == (64,)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

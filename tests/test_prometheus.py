@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import ipaddress
 import pathlib
 import re
 import subprocess
@@ -17,14 +18,14 @@ import urllib3
 
 from intcollector import batch
 from intcollector.batch import State
-from intcollector.config import Config
+from intcollector.config import Config, Source
 from intcollector.errors import ExporterError
 from intcollector.exporters import EXPORTERS, exporter_class
 from intcollector.exporters.prometheus import Prometheus, Text
 from intcollector.series import METRICS, Counts, Series, scrape
 
 from . import servers
-from .batches import a_state, flow, flow_key, rows
+from .batches import a_state, flow, flow_key, rows, source
 
 CONFIG = Config(prometheus=("127.0.0.1", 0))
 EXPORTER_COUNTS = {
@@ -101,6 +102,10 @@ def test_prometheus_scrapes(tmp_path: pathlib.Path) -> None:
         assert ask("int_queue_occupancy_max{switch_id='4'}") == [({"switch_id": "4", "queue_id": "5"}, 900)]
         assert ask("int_exporter_points_lost_total{reason='buffer_full'}")[0][1] == 3
         assert ask("sum(int_dropped_packets_total{switch_id='4'})") == [({}, 7)]
+        assert ask("int_dropped_packets_total{reason!=''}")[0][0]["reason"] == "traffic_manager"
+        assert ask("int_queue_occupancy_max_bytes") == [({"switch_id": "4", "queue_id": "5"}, 72000)]
+        assert ask("int_egress_port_tx_utilization_ratio") == [({"switch_id": "4", "egress_port_id": "1"}, 0.75)]
+        assert ask("int_reports_total / int_report_sampling_ratio") == ask("int_reports_total")
         assert ask("process_open_fds") != []
 
 
@@ -126,13 +131,27 @@ def test_lost_reports_never_become_fewer() -> None:
 
     def state(*lost: int) -> State:
         return State(
-            sources=rows(batch.SOURCE, *({"switch_id": at, "received": 9, "lost": n} for at, n in enumerate(lost)))
+            sources=rows(batch.SOURCE, *(source("192.0.2.1", at, 0, received=9, lost=n) for at, n in enumerate(lost)))
         )
 
     with endpoint(state=iter([state(5), state(4, 1), state(6, 0)]).__next__) as exporter:
         shown = [samples(request(exporter, "/metrics").data.decode()) for _ in range(3)]
     lost = [[value for name, value in one.items() if name.startswith("int_reports_lost_total")] for one in shown]
     assert lost == [["5"], ["5", "1"], ["6", "1"]]
+
+
+def test_a_config_that_changes() -> None:
+    """After apply(), a scrape shows what the new config says of sources and drop reasons."""
+    sampling = 'int_report_sampling_ratio{source="192.0.2.1",switch_id="4",hw_id="1"}'
+    with endpoint() as exporter:
+        first = samples(request(exporter, "/metrics").data.decode())
+        sources = (Source(ipaddress.ip_network("192.0.2.0/24"), (("sampling_ratio", 100),)),)
+        exporter.apply(Config(sources=sources, drop_reasons=((71, "tail_drop"),)))
+        second = samples(request(exporter, "/metrics").data.decode())
+    assert (first[sampling], second[sampling]) == ("1", "100")
+    assert second['int_report_sampling_ratio{source="2001:db8::9",switch_id="5",hw_id="0"}'] == "1"
+    assert first['int_dropped_packets_total{switch_id="4",reason="traffic_manager"}'] == "6"
+    assert second['int_dropped_packets_total{switch_id="4",reason="tail_drop"}'] == "6"
 
 
 def test_text_is_the_same_with_and_without_cache() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,25 @@ from hypothesis import strategies as st
 
 from intcollector import batch
 from intcollector.batch import Batch, State
-from intcollector.config import Config
+from intcollector.config import Config, Source
 from intcollector.layout import OUTCOMES
 from intcollector.series import METRICS, Counts, Histogram, Points, Series, points, records, reports, scrape, texts
 
-from .batches import a_state, batch_of, flow, flow_key, news, port, queue, report, rows, statistics, vectors
+from .batches import (
+    a_state,
+    batch_of,
+    flow,
+    flow_key,
+    news,
+    port,
+    postcard_flow,
+    queue,
+    report,
+    rows,
+    source,
+    statistics,
+    vectors,
+)
 
 CONFIG = Config()
 HOP = {
@@ -86,18 +101,109 @@ def test_local_hop_is_as_it_was_sent() -> None:
              "egress_port_tx_utilization": 2**32 - 1}  # fmt: skip
     (got,) = reports(batch_of([report(local_hop=local)]))
     assert got["local_hop"] == local
+    v2 = {"ingress_port_id": 65535, "egress_port_id": 65535, "hop_latency": 2**32 - 1, "queue_id": 255,
+          "queue_occupancy": 2**24 - 1, "ingress_timestamp": 2**64 - 1, "egress_timestamp": 2**64 - 1,
+          "l2_ingress_port_id": 2**32 - 1, "l2_egress_port_id": 2**32 - 1, "egress_port_tx_utilization": 2**32 - 1,
+          "buffer_id": 255, "buffer_occupancy": 2**24 - 1, "drop_queue_id": 255, "drop_reason": 255}  # fmt: skip
+    narrow = {"ingress_port_id": 1, "egress_timestamp": 2**32 - 1}
+    said = [report(version="2.0", ingress_timestamp=None, local_hop=local) for local in (v2, {**v2, **narrow})]
+    assert [got["local_hop"] for got in reports(batch_of(said))] == [v2, {**v2, **narrow}]
+
+
+def test_local_hop_of_0_5_is_its_header() -> None:
+    """A drop header of Telemetry Report 0.5 becomes ports, queue and reason, a switch-local one ports, queue and time;
+    a report without either names no switch."""
+    drop = {"ingress_port_id": 3, "egress_port_id": 65535, "drop_queue_id": 255, "drop_reason": 89}
+    local = {"ingress_port_id": 3, "egress_port_id": 4, "queue_id": 255, "queue_occupancy": 2**24 - 1,
+             "egress_timestamp": 2**32 - 1}  # fmt: skip
+    said = [report(version="0.5", local_hop=drop), report(version="0.5", local_hop=local)]
+    plain = report(version="0.5", switch_id=None)
+    assert reports(batch_of([*said, plain])) == [*said, plain]
+
+
+def test_flags_of_2_0() -> None:
+    """D, Q, F and I are in the record as they were sent; an inner packet, or a flow, need not be there."""
+    said = report(version="2.0", ingress_timestamp=None, intermediate=True, congested_queue=True, tracked_flow=False)
+    bare = {**said, "intermediate": False, "flow": None, "local_hop": {}}
+    assert reports(batch_of([said, bare])) == [said, bare]
 
 
 def test_record_says_when_and_what_changed() -> None:
     """A record is the report, the arrival since 1970 and what was news, in the contract's words and order."""
     changes = [
         "new_flow", "path", "flow_latency", {"hop": 0, "what": "hop_latency"}, {"hop": 15, "what": "hop_latency"},
-        {"hop": 1, "what": "queue_occupancy"},
+        {"hop": "local", "what": "hop_latency"}, {"hop": 1, "what": "queue_occupancy"},
         {"hop": "local", "what": "queue_occupancy"}, {"hop": 2, "what": "egress_port_tx_utilization"},
         {"hop": "local", "what": "egress_port_tx_utilization"}, "dropped", "congested_queue", "keepalive",
     ]  # fmt: skip
     said = report(HOP, changes=changes, received_ns=1_700_000_000_000_000_123)
-    assert records(batch_of([said], clock_ns=1_699_999_000_000_000_000)) == [said]
+    assert records(batch_of([said], clock_ns=1_699_999_000_000_000_000), CONFIG) == [{**said, "drop_reason": None}]
+
+
+def test_drop_reason_in_a_record() -> None:
+    """A drop report's record says what the reason is called, its number if it has no name, null if none was given;
+    other records say nothing, and decode's reports never do."""
+    local = {"ingress_port_id": 1, "egress_port_id": 2, "drop_queue_id": 0}
+    said = [
+        *(report(dropped=True, local_hop={**local, "drop_reason": n}, changes=["dropped"]) for n in (80, 200, 255)),
+        report(dropped=True, changes=["dropped"]),
+        report(version="0.5", local_hop={**local, "drop_reason": 80}, changes=["dropped"]),  # D is not set
+        report(local_hop={**local, "drop_reason": 80}, changes=["new_flow"]),
+    ]
+    batch = batch_of(said)
+    names = ["acl_deny", "200", None, None, "acl_deny", "absent"]
+    assert [r.get("drop_reason", "absent") for r in records(batch, CONFIG)] == names
+    mine = Config(drop_reasons=((200, "policer"),))
+    names = ["80", "policer", None, None, "80", "absent"]
+    assert [r.get("drop_reason", "absent") for r in records(batch, mine)] == names
+    assert not any("drop_reason" in r for r in reports(batch))
+
+
+CARDS = {
+    "hop_count": 3,
+    "hops": [
+        {"switch_id": 6, "egress_port_id": 61, "queue_id": 1, "hop_latency": 600},
+        {"switch_id": 5, "egress_port_id": None, "queue_id": None, "hop_latency": None},
+        {"switch_id": 4, "egress_port_id": 41, "queue_id": 0, "hop_latency": 400},
+    ],
+    "latency": 1000,
+}
+LOCAL = {"ingress_port_id": 9, "egress_port_id": 61, "hop_latency": 600, "queue_id": 1, "queue_occupancy": 8}
+
+MX: dict[str, Any] = {
+    "version": "2.x", "mode": "MX", "instruction_bitmap": "0xfc00", "hop_ml": None, "remaining_hop_count": None,
+    "hop_count": 0, "hops": [], "latency": None,
+}  # fmt: skip
+
+
+def postcard(**more: Any) -> dict[str, Any]:
+    """A report of switch 6, with what the others said of its flow."""
+    return report(**{"switch_id": 6, "local_hop": LOCAL, "postcards": CARDS, "received_ns": 50, "changes": [], **more})
+
+
+def test_postcards_in_a_record() -> None:
+    """A postcard's record has the flow's switches, nearest the sink first, null for no value; a report of decode has
+    not, and without INT its int stays null."""
+    said = [postcard(), report(HOP, received_ns=1, changes=[]), postcard(postcards={**CARDS, "latency": None})]
+    assert records(batch_of(said), CONFIG) == said
+    bare = [{k: v for k, v in r.items() if k not in ("postcards", "received_ns", "changes")} for r in said]
+    assert reports(batch_of(said)) == bare
+
+
+def test_postcards_follow_links() -> None:
+    """With links the hops of a record are in their order, whatever the times say."""
+    links = ((6, 61, 4), (4, 41, 5))
+    (got,) = records(batch_of([postcard()]), Config(links=links))
+    assert [hop["switch_id"] for hop in got["postcards"]["hops"]] == [5, 4, 6]
+
+
+def test_hops_of_a_postcard_are_not_the_packet_s() -> None:
+    """An INT-MX report is a postcard with instructions: its record's int has no hops, and the flow's are beside it."""
+    said = postcard(version="2.0", ingress_timestamp=None, int=MX)
+    (got,) = records(batch_of([said]), CONFIG)
+    assert got == said
+    (got,) = reports(batch_of([said]))
+    assert got["int"] == MX
 
 
 # --- points -----------------------------------------------------------------------------------------------------------
@@ -155,6 +261,30 @@ def test_local_hop_is_news_of_the_reporting_switch() -> None:
     assert [(p["switch_id"], p["egress_port_id"], p["wire"]) for p in got["port"]] == [("42", "2", 6)] * 2
 
 
+def test_postcards_make_a_flow_s_point() -> None:
+    """What the switches said of a flow is a point of it, with latency and path, as if a stack had carried it."""
+    got = by_kind(batch_of([postcard(changes=[word]) for word in ("new_flow", "path", "flow_latency", "keepalive")]))
+    assert [(p["path"], p["wire"], p["value"], p["time"]) for p in got["flow"]] == [("4:5:6", 1000, 1e-6, 50)] * 4
+    assert got["hop"] == got["queue"] == got["port"] == []
+    (linked,) = by_kind(batch_of([postcard(changes=["path"])]), Config(links=((6, 61, 4), (4, 41, 5))))["flow"]
+    assert linked["path"] == "6:4:5"
+
+
+def test_a_postcard_s_latency_is_news_of_its_switch() -> None:
+    """The latency in the reporting switch, if it is news, is a hop's point with the flow's labels."""
+    change = {"hop": "local", "what": "hop_latency"}
+    got = by_kind(batch_of([postcard(changes=[change]), postcard(changes=[change], local_hop=None)]))
+    assert [(p["source"], p["source_port"], p["switch_id"], p["wire"], p["value"]) for p in got["hop"]] == [
+        ("10.0.0.1", "5000", "6", 600, 6e-7)
+    ]
+    assert got["flow"] == []
+
+
+def test_int_mx_without_postcards_makes_no_flow_s_point() -> None:
+    """INT-MX carries no hops: a report with it, and without postcards, has neither path nor latency to tell."""
+    assert by_kind(batch_of([report(int=MX, changes=["new_flow"])]))["flow"] == []
+
+
 def test_unavailable_makes_no_point() -> None:
     """All ones is never a number: no value or no switch gives no point, a path says `?`, an id is left empty."""
     hops = [
@@ -201,17 +331,20 @@ def test_int_times() -> None:
     assert {p["time"] for kind in host.values() for p in kind} == {10_000}
 
 
-def test_latency_unit() -> None:
-    """Microseconds become seconds, and the wire's number stays."""
-    got = by_kind(batch_of([news(stack(), "new_flow")]), Config(latency_unit="us"))
-    assert (got["flow"][0]["wire"], got["flow"][0]["value"]) == (1500, 0.0015)
-    assert got["hop"][0]["value"] == 0.0004
+def test_units_of_time() -> None:
+    """A report's times become seconds by its own unit, whatever the others' is, and the wire's numbers stay."""
+    units = ("us", "ns", "2^-32s", "ms")
+    got = by_kind(batch_of([{**news(stack(), "new_flow"), "time_unit": unit} for unit in units]))
+    assert [p["wire"] for p in got["flow"]] == [1500] * 4
+    assert [p["value"] for p in got["flow"]] == [0.0015, 0.0000015, 1500 / 4294967296, 1.5]
+    assert [p["wire"] for p in got["hop"]] == [400, 500, 600] * 4
+    assert [p["value"] for p in got["hop"][:1] + got["hop"][6:7] + got["hop"][11:]] == [0.0004, 400 / 4294967296, 0.6]
 
 
 def test_empty_batch() -> None:
     """Nothing in, nothing out."""
     assert sum(map(len, points(Batch(), CONFIG))) == 0
-    assert records(Batch()) == []
+    assert records(Batch(), CONFIG) == []
 
 
 # --- State ------------------------------------------------------------------------------------------------------------
@@ -229,7 +362,15 @@ def test_zeros_for_what_is_known() -> None:
     """A collector that saw nothing shows every outcome and counter, and every exporter's reasons, as zero."""
     got = shown(State(), influxdb=Counts(lost={"buffer_full": 0, "closed": 0}))
     assert got["int_packets_total"] == {(name,): 0 for name in OUTCOMES}
-    for name in ("events", "events_lost", "flows_refused", "points_refused", "sources_refused", "drops_refused"):
+    for name in (
+        "events",
+        "events_lost",
+        "flows_refused",
+        "points_refused",
+        "sources_refused",
+        "drops_refused",
+        "places_refused",
+    ):
         assert got[f"int_{name}_total"] == {(): 0}
     assert got["int_exporter_points_total"] == {("influxdb",): 0}
     assert got["int_exporter_points_lost_total"] == {("influxdb", "buffer_full"): 0, ("influxdb", "closed"): 0}
@@ -253,6 +394,10 @@ def test_a_state() -> None:
     assert got["int_egress_port_tx_utilization"] == {("4", "3"): 70, ("4", "1"): 60, ("5", "2"): 50}
     assert got["int_queue_occupancy"] == {("4", "5"): 400, ("5", "5"): 0}
     assert got["int_queue_occupancy_max"] == {("4", "5"): 900, ("5", "5"): 0}
+    # only where a unit is known
+    assert got["int_egress_port_tx_utilization_ratio"] == {("4", "1"): 0.75}
+    assert got["int_queue_occupancy_bytes"] == {("4", "5"): 32_000}
+    assert got["int_queue_occupancy_max_bytes"] == {("4", "5"): 72_000}
     # one source in two report versions is one series
     sources = ("192.0.2.1", "4", "1"), ("2001:db8::9", "5", "0")
     assert got["int_reports_total"] == dict(zip(sources, (15, 5), strict=True))
@@ -260,7 +405,8 @@ def test_a_state() -> None:
     assert got["int_reports_reordered_total"] == dict(zip(sources, (2, 0), strict=True))
     assert got["int_reports_duplicated_total"] == dict(zip(sources, (1, 0), strict=True))
     assert got["int_reports_restarted_total"] == dict(zip(sources, (1, 0), strict=True))
-    assert got["int_dropped_packets_total"] == {("4", "71"): 6, ("4", ""): 1}
+    assert got["int_report_sampling_ratio"] == dict.fromkeys(sources, 1)
+    assert got["int_dropped_packets_total"] == {("4", "traffic_manager"): 6, ("4", ""): 1}
     assert got["int_hops_without_latency_total"] == {("4",): 1, ("5",): 0}
 
 
@@ -275,17 +421,92 @@ def test_histogram_is_exact() -> None:
     assert one.sums.tolist() == [19e-9, (2**32 - 2) / 1e9]
 
 
-@given(st.lists(st.integers(0, 2**32 - 2), max_size=30), st.sampled_from(["ns", "us"]))
-def test_histogram_counts_what_is_at_most_le(latencies: list[int], unit: str) -> None:
-    """Every bucket holds exactly the latencies that are at most its bound."""
+@given(st.lists(st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32, 2**50)), max_size=30))
+def test_histogram_counts_what_is_at_most_le(latencies: list[int]) -> None:
+    """Every bucket holds exactly the latencies that are at most its bound, and the last one, without a bound, all."""
     state = State(
         ports=rows(batch.POINT, {}, port(1, 1)),
         port_statistics=rows(batch.PORT_STATISTICS, {}, statistics(*latencies)),
     )
-    one = histogram(state, Config(latency_unit=unit))
-    scale = {"ns": 1e9, "us": 1e6}[unit]
-    assert one.counts[0].tolist() == [sum(v / scale <= b for v in latencies) for b in one.bounds.tolist()]
+    one = histogram(state)
+    assert len(one.bounds) == 33
+    assert one.counts[0].tolist() == [sum(v / 1e9 <= b for v in latencies) for b in one.bounds.tolist()]
     assert one.totals[0] == len(latencies)
+    assert one.sums[0] == sum(latencies) / 1e9
+
+
+def test_flows_have_units_of_their_own() -> None:
+    """A flow's latencies become seconds by its own unit of time."""
+    units = ("ns", "us", "ms", "2^-32s")
+    state = State(
+        flow_keys=rows(batch.FLOW_KEY, *(flow_key(f"10.0.0.{i}:1>10.0.1.0:2/17") for i in range(4))),
+        flows=rows(batch.FLOW, *(flow((7, 3), (8, 5), time_unit=unit) for unit in units)),
+    )
+    got = shown(state)
+    latency = {key[0]: value for key, value in got["int_flow_latency_seconds"].items()}
+    assert latency == {"10.0.0.0": 8e-9, "10.0.0.1": 8e-6, "10.0.0.2": 0.008, "10.0.0.3": 8 / 4294967296}
+    hops = {(key[0], key[-1]): value for key, value in got["int_flow_hop_latency_seconds"].items()}
+    assert (hops["10.0.0.0", "7"], hops["10.0.0.1", "8"], hops["10.0.0.2", "7"]) == (3e-9, 5e-6, 0.003)
+
+
+def test_flows_of_postcards() -> None:
+    """A flow that postcards were seen of has its latency, and one for each switch that is in it, wherever its place is;
+    one that also has a stack shows the stack."""
+    places = ((4, 400, 10, 1), None, (5, 2**32 - 1, 20, 1), None, None, (6, 600, 30, 1))
+    both = {**flow((1, 7)), "flags": flow()["flags"] | postcard_flow()["flags"]}
+    both["hops"] = [both["hops"][0], *({"switch_id": 9, "latency": 9, "seen": 1} for _ in range(3))]
+    state = State(
+        flow_keys=rows(batch.FLOW_KEY, *(flow_key(f"10.0.0.{i}:1>10.0.1.0:2/17") for i in range(3))),
+        flows=rows(batch.FLOW, postcard_flow(*places, time_unit="us"), both, postcard_flow(None)),
+    )
+    got = shown(state)
+    assert {key[0]: v for key, v in got["int_flow_latency_seconds"].items()} == {"10.0.0.0": 0.001, "10.0.0.1": 7e-9}
+    assert {(key[0], key[-1]): value for key, value in got["int_flow_hop_latency_seconds"].items()} == {
+        ("10.0.0.0", "4"): 0.0004, ("10.0.0.0", "6"): 0.0006, ("10.0.0.1", "1"): 7e-9
+    }  # fmt: skip
+    assert got["int_flows"] == {(): 3}
+
+
+def test_reporter_is_who_is_shown() -> None:
+    """The switch that reports is a source's label: of Telemetry Report 0.5 the one its reports name, empty if there is
+    none or several; what then has the same labels is one series."""
+    none = 2**32 - 1
+    state = State(
+        sources=rows(
+            batch.SOURCE,
+            source("192.0.2.1", none, 0, received=3, lost=1, reporter=7, report_version=5),
+            source("192.0.2.1", none, 1, received=4, reporter=none, report_version=5),
+            source("192.0.2.1", 7, 0, received=5, lost=2, report_version=20),
+        )
+    )
+    got = shown(state)
+    assert got["int_reports_total"] == {("192.0.2.1", "7", "0"): 8, ("192.0.2.1", "", "1"): 4}
+    assert got["int_reports_lost_total"] == {("192.0.2.1", "7", "0"): 3, ("192.0.2.1", "", "1"): 0}
+
+
+def test_sampling_is_by_source() -> None:
+    """How much a source samples is what its entry says, the longest prefix first, and for others the command line."""
+    sources = (
+        Source(ipaddress.ip_network("192.0.2.0/24"), (("sampling_ratio", 100),)),
+        Source(ipaddress.ip_network("192.0.2.7/32"), (("sampling_ratio", 8),)),
+    )
+    addresses = ("192.0.2.7", "192.0.2.1", "2001:db8::1")
+    state = State(sources=rows(batch.SOURCE, *(source(a, 1, 0, received=1) for a in addresses)))
+    got = shown(state, Config(sources=sources, sampling_ratio=2))["int_report_sampling_ratio"]
+    assert got == dict(zip(((a, "1", "0") for a in addresses), (8, 100, 2), strict=True))
+
+
+def test_drop_reasons_have_names() -> None:
+    """A drop reason is shown by its name, or its number if it has none; reasons of one name are one series."""
+    keys = [{"switch_id": 4, "reason": reason} for reason in (80, 81, 200, 255)] + [{"switch_id": 5, "reason": 80}]
+    state = State(drop_keys=rows(batch.DROP_KEY, *keys), drops=np.array([1, 2, 4, 8, 16], "<u8"))
+    named = Config(drop_reasons=((80, "acl"), (81, "acl"), (255, "other")))
+    assert shown(state, named)["int_dropped_packets_total"] == {
+        ("4", "acl"): 3, ("4", "200"): 4, ("4", ""): 8, ("5", "acl"): 16
+    }  # fmt: skip
+    assert shown(state, Config(drop_reasons=()))["int_dropped_packets_total"] == {
+        ("4", "80"): 1, ("4", "81"): 2, ("4", "200"): 4, ("4", ""): 8, ("5", "80"): 16
+    }  # fmt: skip
 
 
 def test_flow_series_are_capped() -> None:

@@ -32,6 +32,10 @@ class Exporter(Protocol):
     def write(self, batch: Batch) -> None:
         """Take a batch; never blocks. The batch's arrays are the exporter's to keep: nobody writes to them again."""
 
+    def apply(self, config: Config) -> None:
+        """What is written next is written by this config: of sources, drop reasons, links. Options that say where to
+        write to are as they were."""
+
     def close(self, timeout_s: float) -> None:
         """Deliver what can be delivered in that time, count the rest as lost, stop. Closing again does nothing."""
 
@@ -106,6 +110,7 @@ class Pusher:
 
     def __init__(self, config: Config) -> None:
         """The subclass's constructor ends with start()."""
+        self._config = config
         self._interval_s = config.push_interval
         self._limit = config.push_buffer << 20
         self._changed = threading.Condition()
@@ -160,6 +165,9 @@ class Pusher:
                 self._give_up_oldest()
             if self._full():
                 self._changed.notify_all()
+
+    def apply(self, config: Config) -> None:
+        self._config = config
 
     def close(self, timeout_s: float) -> None:
         with self._changed:

@@ -46,7 +46,6 @@ class InfluxDB(Pusher):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._config = config
         url = urlsplit(config.influxdb or "")
         self._shown = f"{url.scheme}://{url.netloc}{url.path}"
         self._path = url.path.rstrip("/")

@@ -84,7 +84,7 @@ class JsonLines(Pusher):
 
     def spell(self, item: Item) -> bytes:
         dumps = json.JSONEncoder(separators=(",", ":")).encode
-        return "".join([dumps(record) + "\n" for record in records(item.what)]).encode()
+        return "".join([dumps(record) + "\n" for record in records(item.what, self._config)]).encode()
 
     def wake(self) -> None:
         if not self._reopen.is_set():

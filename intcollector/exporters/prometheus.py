@@ -152,6 +152,9 @@ class Prometheus:
     def write(self, batch: Batch) -> None:
         """Nothing: Prometheus asks for the state."""
 
+    def apply(self, config: Config) -> None:
+        self._config = config
+
     def close(self, timeout_s: float) -> None:
         if not self._closed:
             self._closed = True
