@@ -421,8 +421,8 @@ class Datapath:
     def drain(self) -> Batch:
         """The events that came up since the last drain; all of them, unless has_more says that there are others.
 
-        Each packet that came up whole is decoded here, and replaced by the events of its reports. It is taken apart into
-        packets of one report each, and those go through the program, so that one piece of code keeps the state and
+        Each packet that came up whole is decoded here, and replaced by the events of its reports. It is taken apart
+        into packets of one report each, and those go through the program, so that one piece of code keeps the state and
         decides what is news.
         """
         if not self._left:
@@ -447,7 +447,7 @@ class Datapath:
 
     def _finish(self, one: Batch) -> Batch:
         """A packet that came up whole: the events of its reports. Where every packet is told (decode): of one that is
-        refused, or cannot be finished, one event without report. Events of other packets are put behind what is left."""
+        refused, or cannot be finished, one event without report. Events of other packets go behind what is left."""
         report = one.reports[0]
         cells = one.hops.view(np.uint8).reshape(-1, CELL)
         frame = np.concatenate((cells[:, :12], cells[:, 16:]), axis=1).tobytes()[: int(report["ingress_timestamp"])]
@@ -467,6 +467,7 @@ class Datapath:
 
     def _resume(self, frame: bytes, received_ns: int) -> bool:
         """Have the program remember and tell the reports of a packet; whether the kernel can do that (Linux 5.15)."""
+        self._set_cut(0)
         resume = np.zeros((), RESUME)
         resume["received_ns"] = received_ns
         resume["magic"] = LAYOUT.defines["RESUME_MAGIC"]
@@ -515,11 +516,13 @@ class Datapath:
 
         A packet longer than the kernel takes for it is cut, and the program told so: all it reads is in front.
         """
-        cut = max(0, len(packet) - MAX_TEST_RUN)
+        self._set_cut(max(0, len(packet) - MAX_TEST_RUN))
+        return kernel.test_run(self.fd, packet[:MAX_TEST_RUN], repeat=repeat)
+
+    def _set_cut(self, cut: int) -> None:
         if cut != self._cut:
             self._cut = cut
             self._set()
-        return kernel.test_run(self.fd, packet[:MAX_TEST_RUN], repeat=repeat)
 
     def close(self) -> None:
         """Give everything back to the kernel."""

@@ -37,6 +37,11 @@ class KernelDecoder:
         self._config = config
         self._datapath = Datapath(config, tell_all=True)
 
+    def apply(self, config: Config) -> None:
+        """Decode as another config says, what is set when loading aside."""
+        self._config = config
+        self._datapath.apply(config)
+
     def decode(self, packets: Iterable[bytes]) -> Iterator[Answer]:
         """As by_python. A packet shorter than an Ethernet header cannot be given to the kernel. If packets ends by a
         CaptureError, what came before it is told first."""

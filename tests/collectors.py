@@ -19,8 +19,9 @@ import numpy as np
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from intcollector import kernel, lab
+from intcollector import capture, kernel, lab
 from intcollector.lab import Lab
+from intcollector.replay import replay
 
 from . import servers
 
@@ -244,3 +245,12 @@ class Collector(Command):
     def close(self) -> None:
         super().close()
         self._http.clear()
+
+
+def send_frames(pair: Lab, folder: pathlib.Path, *packets: bytes, rate: int | None = None) -> None:
+    """These, in order, from the far end. folder: for a file."""
+    path = str(folder / "frames.pcap")
+    capture.write(path, [(packet, 0) for packet in packets])
+    with pair.inside(1) as far:
+        sent = replay(path, far, rate=rate)
+    assert (sent.sent, sent.dropped) == (len(packets), 0)

@@ -20,11 +20,10 @@ from intcollector import capture, cli, traffic
 from intcollector.config import Config
 from intcollector.errors import UsageError
 from intcollector.lab import Lab
-from intcollector.replay import replay
 from intcollector.traffic import Traffic
 
 from . import servers
-from .collectors import COMMAND, ROOT, Collector, Command, Metrics, frames, intcollector, ip, network, xdp
+from .collectors import COMMAND, ROOT, Collector, Command, Metrics, frames, intcollector, ip, network, send_frames, xdp
 from .frames import frame, numbered
 from .needs import needs_root
 
@@ -296,13 +295,6 @@ MARK = ("--int-dscp", "23/63")
 HOP = {"switch_id": 7, "hop_latency": 3000, "ingress_timestamp": 5, "egress_timestamp": 6}
 
 
-def send_frames(pair: Lab, path: pathlib.Path, *packets: bytes, rate: int | None = None) -> None:
-    """These, in order, from the far end; path: of a file to make."""
-    capture.write(str(path), [(packet, 0) for packet in packets])
-    with pair.inside(1) as far:
-        assert replay(str(path), far, rate=rate).sent == len(packets)
-
-
 def test_files_of_a_command_line(tmp_path: pathlib.Path) -> None:
     """A file that the command line names is read, not one that the file of options names for the same."""
     options, ours, theirs = (tmp_path / name for name in ("options", "ours", "theirs"))
@@ -346,7 +338,7 @@ def test_sources_change_while_it_runs(pair: Lab, tmp_path: pathlib.Path) -> None
     def outcomes(running: Collector) -> dict[str, int]:
         nonlocal sent
         sent += 1
-        send_frames(pair, tmp_path / "x.pcap", report)
+        send_frames(pair, tmp_path, report)
         return running.wait_packets(sent).outcomes()
 
     path.write_text(SPEC)
@@ -393,7 +385,7 @@ def test_no_report_is_lost_by_a_change(pair: Lab, tmp_path: pathlib.Path) -> Non
     reports = numbered(frame(Config(), {"switch_id": 7, "hop_latency": 3000}), range(1, 24_001))
     with Collector(pair.names[0], "--sources", str(path)) as running:
         sender = threading.Thread(
-            target=send_frames, args=(pair, tmp_path / "x.pcap", *reports), kwargs={"rate": 6000}, daemon=True
+            target=send_frames, args=(pair, tmp_path, *reports), kwargs={"rate": 6000}, daemon=True
         )
         sender.start()
         for change in range(1, 4):
@@ -418,7 +410,7 @@ def test_drop_reasons_change_while_it_runs(pair: Lab, tmp_path: pathlib.Path) ->
     path.write_text('80 = "keep_out"\n')
     for arguments, name in (((), "acl_deny"), (("--drop-reasons", str(path)), "keep_out")):
         with Collector(pair.names[0], *arguments) as running:
-            send_frames(pair, tmp_path / "x.pcap", report)
+            send_frames(pair, tmp_path, report)
             metrics = running.wait_packets(1, "ok")
             assert metrics.by("int_dropped_packets_total", "switch_id", "reason") == {("1", name): 1}
             if arguments:

@@ -21,16 +21,15 @@ from typing import Any
 
 import pytest
 
-from intcollector import capture, sending, traffic, wire
+from intcollector import sending, traffic, wire
 from intcollector.config import Config
 from intcollector.lab import Lab
-from intcollector.replay import replay
 from intcollector.traffic import Traffic
 
 from . import servers
-from .collectors import COMMAND, ROOT, Collector, Metrics, frames, ip, network, xdp
+from .collectors import COMMAND, ROOT, Collector, Metrics, frames, ip, network, send_frames, xdp
+from .differ import VECTORS
 from .needs import needs_root
-from .test_wire import KNOWN
 
 pytestmark = needs_root
 
@@ -69,17 +68,6 @@ def send(pair: Lab, reports: Traffic) -> None:
     with pair.inside(1) as far:
         sent = sending.send(reports, far, method="packet")
     assert (sent.sent, sent.dropped) == (reports.packets, 0)
-
-
-def send_frames(pair: Lab, folder: pathlib.Path, *packets: bytes) -> None:
-    """These, in order, from the far end."""
-    path = str(folder / "frames.pcap")
-    with capture.Writer(path) as writer:
-        for packet in packets:
-            writer.write(packet, 0)
-    with pair.inside(1) as far:
-        sent = replay(path, far)
-    assert (sent.sent, sent.dropped) == (len(packets), 0)
 
 
 @contextlib.contextmanager
@@ -172,9 +160,9 @@ def test_accounts_are_closed(pair: Lab, tmp_path: pathlib.Path) -> None:
     """Of valid, malformed and foreign frames in any order, each ends in the outcome it should; the outcomes' sum is
     what was sent."""
     chance = random.Random(3)
-    ports = {v["options"]["port"] for v in KNOWN} - {6000}
-    usual = {**KNOWN[0]["options"], "port": None}
-    mine = [v for v in KNOWN if {**v["options"], "port": None} == usual and len(v["packet"]) >= 28]
+    ports = {v["options"]["port"] for v in VECTORS} - {6000}
+    usual = {**VECTORS[0]["options"], "port": None}
+    mine = [v for v in VECTORS if {**v["options"], "port": None} == usual and len(v["packet"]) >= 28]
     assert len(mine) > 80
     packets: list[bytes] = []
     want: Counter[str] = Counter()

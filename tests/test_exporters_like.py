@@ -20,7 +20,8 @@ from intcollector import capture
 from intcollector.lab import Lab
 
 from . import servers
-from .collectors import Collector, intcollector, network
+from .collectors import Collector, intcollector, network, send_frames
+from .differ import VECTORS
 from .exporters_like import (
     TCP,
     TIMESTAMPS_AND_NOPS,
@@ -38,8 +39,6 @@ from .exporters_like import (
     p4_int_md_1_0,
 )
 from .needs import needs_root
-from .test_e2e import send_frames
-from .test_wire import KNOWN
 
 ENDPOINT = "127.0.0.1:8000"
 """Of every collector here, one after the other: what Prometheus scrapes."""
@@ -584,7 +583,7 @@ def test_other_exporters(decoded: tuple[list[str], list[str]]) -> None:
 
 def test_the_frames_are_those_of_the_vectors() -> None:
     """What is sent here is, byte for byte, what the vectors have of the same exporters."""
-    vectors = {vector["name"]: bytes.fromhex(vector["packet"])[42:] for vector in KNOWN}
+    vectors = {vector["name"]: bytes.fromhex(vector["packet"])[42:] for vector in VECTORS}
     udp, tcp = (Flow("10.1.0.1", "10.2.0.2", 40000, 5001, protocol, payload=b"") for protocol in (17, TCP))
     switch = 0x0A0B0C0D
 

@@ -188,7 +188,7 @@ def test_cells() -> None:
 
 
 def test_a_packet_that_goes_up_whole_travels_in_the_same_cells() -> None:
-    """A cell of a whole packet is one of a hop with its number at the same place, and enough of them go into an event."""
+    """A cell of a whole packet is as a hop's, with its number at the same place, and enough of them make an event."""
     whole, hop = LAYOUT.dtypes["whole"], LAYOUT.dtypes["hop"]
     assert whole.itemsize == layout.CELL
     assert layout.offset(whole, "cell") == layout.offset(hop, "cell")
@@ -197,7 +197,7 @@ def test_a_packet_that_goes_up_whole_travels_in_the_same_cells() -> None:
 
 
 def test_outcomes_are_told_by_number() -> None:
-    """OUTCOMES has the name of outcome n at place n, and the counters have room for as many as their mask lets through."""
+    """OUTCOMES has the name of outcome n at place n, and the counters have room for all that their mask lets through."""
     assert [LAYOUT.enums["outcome"][f"OUTCOME_{name.upper()}"] for name in layout.OUTCOMES] == list(range(39))
     room = LAYOUT.enums["outcome"]["OUTCOMES"]
     assert LAYOUT.dtypes["counters"]["outcomes"].shape == (room,) == (64,)

@@ -21,7 +21,6 @@ from . import strategies
 from .strategies import MARK, fields_of, items_of, kept, stack_of
 
 VECTORS = json.loads((pathlib.Path(__file__).parent / "data" / "vectors.json").read_text())
-KNOWN = VECTORS
 GOOD = [v for v in VECTORS if v["outcome"] == "ok"]
 
 
