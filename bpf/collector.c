@@ -334,6 +334,7 @@ inline_always void find_place(const struct settings *set, struct scratch *s, str
 	placing->seen = seen_at(now);
 	placing->silent = (s64)(now - flow->seen_ns) > (s64)set->postcard_timeout << 20;
 	placing->stamp = stamp;
+	placing->behind = now;
 	placing->distance = NONE32;
 	placing->place = NONE32;
 	placing->free = NONE32;
@@ -360,6 +361,8 @@ inline_always void find_place(const struct settings *set, struct scratch *s, str
 			placing->free = i;
 			continue;
 		}
+		if (other->order >= placing->behind)
+			placing->behind = other->order + 1;
 		if (!(other->seen & SEEN_STAMP))
 			continue;
 		apart = placing->stamp - other->ingress_timestamp;
@@ -377,7 +380,7 @@ inline_always void find_place(const struct settings *set, struct scratch *s, str
  * ingress timestamps are nearly the same are of one packet, and their distance orders them. Nearly: within the window,
  * and by far nearer than the switch's own last report, which was of another packet. */
 inline_always void put_in_order(const struct settings *set, const struct profile *profile, struct scratch *s,
-				struct flow_hop *last, u32 known, u64 stamp, u64 now)
+				struct flow_hop *last, u32 known, u64 stamp)
 {
 	struct placing *placing = &s->placing;
 	s32 own = (u32)stamp - last->ingress_timestamp;
@@ -390,7 +393,7 @@ inline_always void put_in_order(const struct settings *set, const struct profile
 	together = together && distance <= set->postcard_window_ns;
 	apart = apart < 0 ? -(s64)distance : (s64)distance;
 	if (!known) {
-		last->order = together ? placing->order + apart : now;
+		last->order = together ? placing->order + apart : placing->behind;
 	} else if (together &&
 		   ((apart > 0 && last->order <= placing->order) || (apart < 0 && last->order >= placing->order))) {
 		last->order = placing->order + apart;
@@ -443,7 +446,7 @@ inline_always bool place_postcard(const struct settings *set, const struct profi
 	if (place == NONE32)
 		return false;
 	last = &flow->hops[place & (MAX_HOPS - 1)];
-	put_in_order(set, profile, s, last, known, stamp, now);
+	put_in_order(set, profile, s, last, known, stamp);
 	if (!known) {
 		s->path_differs = 1;
 		last->told_latency = NONE32;

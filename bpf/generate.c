@@ -1,4 +1,5 @@
-/* Sends reports: an XDP program run on live frames, which writes over whatever they hold and redirects them.
+/* Sends reports: an XDP program run on live frames, which writes over whatever they hold and redirects them. One report a
+ * frame: groups of individual reports go by a packet socket.
  *
  * What happens to report i, and what its bytes are, is what intcollector/traffic.py says (Model.step, _fill); a test
  * compares the two byte by byte. The frames stand ready in a map; here, only what varies is written into them.
@@ -8,6 +9,7 @@
 
 #define GOLDEN 0x9E3779B97F4A7C15ULL
 #define SHARE_MASK ((1U << SHARE_BITS) - 1)
+#define SEQUENCE_MASK ((u32)((1ULL << SEQUENCE_BITS) - 1))
 
 enum kind { PLAIN, DROP, CONGESTION };
 
@@ -18,7 +20,7 @@ struct run {
 	u64 sent;    /* taken by the interface */
 	u64 dropped; /* refused by it */
 	s64 error;   /* why, the last time */
-	u32 flow;    /* of the next report */
+	u32 turn;    /* the next report's */
 	u32 pad;
 };
 
@@ -29,8 +31,11 @@ struct source {
 	u32 pad;
 };
 
-struct flow {
+/* A flow, reported by its sink; or, of postcards, a switch of one. */
+struct turn {
 	u32 source;
+	u32 hop;   /* the first that is told of */
+	u32 since; /* reports since its packet's first */
 	u32 moved;
 	u32 switch_id[2];   /* of hop CHANGING - 1: before and after a path change */
 	u32 port[HOPS + 1]; /* numbers of the switches' ports and queues; at HOPS, that hop's after a path change */
@@ -40,16 +45,16 @@ struct flow {
 
 struct frame {
 	u32 length;
-	u32 report; /* offset of the report header */
-	u32 stack;  /* of the first hop */
+	u32 report;  /* offset of the report header */
+	u32 records; /* of the first hop's */
 	u32 pad;
 	u8 bytes[FRAME + 8];
 };
 
 BPF_ARRAY(runs, struct run, 1);
 BPF_ARRAY(sources, struct source, SOURCES);
-BPF_ARRAY(flows, struct flow, FLOWS);
-BPF_ARRAY(frames, struct frame, FLOWS *KINDS);
+BPF_ARRAY(turns, struct turn, TURNS);
+BPF_ARRAY(frames, struct frame, TURNS *KINDS);
 BPF_ARRAY(port_levels, u32, PORT_POINTS);
 BPF_ARRAY(queue_levels, u32, QUEUE_POINTS);
 
@@ -67,15 +72,15 @@ static __always_inline u64 mix(u64 value)
 #define AT(frame, offset) ((void *)((frame)->bytes + ((offset) & (FRAME - 1))))
 #define STORE16(frame, offset, value) (*(u16 *)AT(frame, offset) = bpf_htons(value))
 #define STORE32(frame, offset, value) (*(u32 *)AT(frame, offset) = bpf_htonl(value))
+#define LOAD32(frame, offset) bpf_ntohl(*(u32 *)AT(frame, offset))
 
-static __always_inline void stamp(struct frame *frame, u32 offset, u64 time)
+static __always_inline void stamp(struct frame *frame, u32 offset, u64 time, bool wide)
 {
-#ifdef WIDE_STAMPS
-	STORE32(frame, offset, (u32)(time >> 32));
-	STORE32(frame, offset + 4, (u32)time);
-#else
+	if (wide) {
+		STORE32(frame, offset, (u32)(time >> 32));
+		offset += 4;
+	}
 	STORE32(frame, offset, (u32)time);
-#endif
 }
 
 /* The source's next sequence number; loss, duplicates and overtaking by a draw of SHARE_BITS (traffic.py, _sequence). */
@@ -117,15 +122,15 @@ int generate(struct xdp_md *ctx)
 
 	u64 index = run->index++, time = START_NS + index * INTERVAL_NS;
 	u64 base = index * (2 * GOLDEN) + SEED, draw = mix(base), noise = mix(base + GOLDEN);
-	bool first_round = index < FLOWS;
-	u32 number = run->flow;
+	bool first_round = index < TURNS;
+	u32 number = run->turn;
 
-	run->flow = number + 1 == FLOWS ? 0 : number + 1;
-	struct flow *flow = flows.lookup(&number);
+	run->turn = number + 1 == TURNS ? 0 : number + 1;
+	struct turn *turn = turns.lookup(&number);
 
-	if (!flow)
+	if (!turn)
 		return XDP_ABORTED;
-	struct source *source = sources.lookup(&flow->source);
+	struct source *source = sources.lookup(&turn->source);
 
 	if (!source)
 		return XDP_ABORTED;
@@ -139,21 +144,21 @@ int generate(struct xdp_md *ctx)
 	else if (which < CONGESTION_BELOW)
 		kind = CONGESTION;
 	else if (which < PATH_BELOW)
-		flow->moved ^= 1;
+		turn->moved ^= 1;
 	else if (which < EVENT_BELOW) {
 		u32 hop = (u32)((draw >> 40 & 0xFFF) * CHANGING >> 12), what = (u32)((draw >> 52) * EVENT_KINDS >> 12);
 
 		if (hop >= HOPS)
 			return XDP_ABORTED;
 		if (what == EVENT_LATENCY) {
-			flow->latency_level[hop] ^= 1;
+			turn->latency_level[hop] ^= 1;
 		} else {
-			u32 at = hop == CHANGING - 1 && flow->moved ? HOPS : hop, *level;
+			u32 at = hop == CHANGING - 1 && turn->moved ? HOPS : hop, *level;
 
 			if (what == EVENT_QUEUE)
-				level = queue_levels.lookup(&flow->queue[at]);
+				level = queue_levels.lookup(&turn->queue[at]);
 			else
-				level = port_levels.lookup(&flow->port[at]);
+				level = port_levels.lookup(&turn->port[at]);
 			if (level)
 				*level ^= 1;
 		}
@@ -165,38 +170,45 @@ int generate(struct xdp_md *ctx)
 	if (!frame)
 		return XDP_ABORTED;
 
-	STORE32(frame, frame->report + 8, sequence(source, (u32)draw & SHARE_MASK, first_round));
-	STORE32(frame, frame->report + 12, (u32)time);
-	if (kind == CONGESTION)
-		STORE32(frame, frame->report + 24, (u32)time + 2);
-	for (u32 hop = 0; kind == PLAIN && hop < HOPS; hop++) {
-		u32 at = frame->stack + hop * HOP_BYTES, point = hop == CHANGING - 1 && flow->moved ? HOPS : hop;
-		u32 latency = LATENCY + 20 * hop + flow->latency_level[hop] * STEP + jitter(noise, hop, 40);
-		u64 arrival = time - HOP_GAP_NS * (hop + 1);
+	u64 packet = time - turn->since * INTERVAL_NS;
+	u32 said = sequence(source, (u32)draw & SHARE_MASK, first_round) & SEQUENCE_MASK;
+	u32 at = frame->report + SEQUENCE_AT;
 
-		/* AT_*: offset of an item in a hop's record, or -1 */
+	STORE32(frame, at, (LOAD32(frame, at) & ~SEQUENCE_MASK) | said);
+	if (SEQUENCE_BITS == 32)
+		STORE32(frame, at + 4, (u32)(POSTCARDS ? packet - HOP_GAP_NS * (turn->hop + 1) : time));
+	if (kind == CONGESTION && !POSTCARDS)
+		stamp(frame, frame->report + LOCAL_STAMP_AT, time + 2, SEQUENCE_BITS == 22);
+	for (u32 hop = 0; (kind == PLAIN || (POSTCARDS && kind == CONGESTION)) && hop < HOPS; hop++) {
+		u32 point = hop == CHANGING - 1 && turn->moved ? HOPS : hop, which_hop = turn->hop + hop;
+		u32 latency = LATENCY + LATENCY_STEP * which_hop + turn->latency_level[hop] * STEP +
+			      jitter(noise, which_hop, 40);
+		u64 arrival = packet - HOP_GAP_NS * (which_hop + 1);
+
+		at = frame->records + hop * HOP_BYTES;
+		/* AT_*: offset of an item in a record, or -1 */
 		if (AT_LATENCY >= 0)
 			STORE32(frame, at + AT_LATENCY, latency);
 		if (AT_INGRESS >= 0)
-			stamp(frame, at + AT_INGRESS, arrival);
+			stamp(frame, at + AT_INGRESS, arrival, WIDE_STAMPS);
 		if (AT_EGRESS >= 0)
-			stamp(frame, at + AT_EGRESS, arrival + latency);
+			stamp(frame, at + AT_EGRESS, arrival + latency, WIDE_STAMPS);
 		if (AT_QUEUE >= 0) { /* below the id, 8 or 16 bits */
-			u32 *level = queue_levels.lookup(&flow->queue[point]);
+			u32 *level = queue_levels.lookup(&turn->queue[point]);
 
 			if (level)
 				STORE16(frame, at + AT_QUEUE + 2,
-					(u16)(OCCUPANCY + *level * STEP + jitter(noise, hop, 48)));
+					(u16)(OCCUPANCY + *level * STEP + jitter(noise, which_hop, 48)));
 		}
 		if (AT_UTILIZATION >= 0) {
-			u32 *level = port_levels.lookup(&flow->port[point]);
+			u32 *level = port_levels.lookup(&turn->port[point]);
 
 			if (level)
 				STORE32(frame, at + AT_UTILIZATION,
-					UTILIZATION + *level * STEP + jitter(noise, hop, 56));
+					UTILIZATION + *level * STEP + jitter(noise, which_hop, 56));
 		}
 		if (AT_SWITCH >= 0 && hop == CHANGING - 1)
-			STORE32(frame, at + AT_SWITCH, flow->switch_id[flow->moved & 1]);
+			STORE32(frame, at + AT_SWITCH, turn->switch_id[turn->moved & 1]);
 	}
 
 	u64 length = frame->length; /* in 64 bits and compared twice, or the verifier sees no bounds */

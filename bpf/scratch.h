@@ -110,6 +110,7 @@ struct group {
 
 /* A postcard among those of its flow; see find_place(). */
 struct placing {
+	u64 behind;   /* an order behind all others */
 	u64 order;    /* of the nearest other place, */
 	u64 apart;    /* which is so far before this one (signed, in the device's unit), */
 	u32 distance; /* and so far away; all ones: there is no other */

@@ -321,7 +321,7 @@ def generate(arguments: argparse.Namespace) -> int:
         begin = time.perf_counter()
         traffic.write(made, arguments.output)
         took = time.perf_counter() - begin
-        print(f"wrote {made.packets} packets to {arguments.output} in {took:.2f} s", file=sys.stderr)
+        print(f"wrote {made.packets} reports to {arguments.output} in {took:.2f} s", file=sys.stderr)
         return 0
     count = None if arguments.seconds and "packets" not in given else made.packets
     rate = made.rate if "rate" in given else None

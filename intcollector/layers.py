@@ -14,7 +14,6 @@ docs/generate.md has examples. Importing this takes a third of a second, scapy's
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from functools import partial, reduce
 from typing import Any, ClassVar
@@ -26,53 +25,19 @@ from scapy.error import Scapy_Exception
 from scapy.fields import BitField, ConditionalField, PacketListField, RawVal, StrField, StrLenField, XBitField
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import GRE, Dot1Q, Ether
+from scapy.layers.l2 import GRE, Dot1AD, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Padding, Raw, bind_layers
 
 from .config import Config
 
 __all__ = [
-    "IP",
-    "TCP",
-    "UDP",
-    "Dot1Q",
-    "DropReport05",
-    "Ether",
-    "IPv6",
-    "IndividualReport",
-    "IntGeneveOption",
-    "IntHop",
-    "IntHop05",
-    "IntHop2",
-    "IntHop10",
-    "IntHop10Geant",
-    "IntHop10IntCollector",
-    "IntHop10L2Port4",
-    "IntMetadata",
-    "IntMetadata05",
-    "IntMetadata2",
-    "IntMetadata2MX",
-    "IntMetadata10",
-    "IntShim",
-    "IntShim2",
-    "IntShimGpe2",
-    "IntShimGpeV1",
-    "IntShimGre",
-    "IntShimV1",
-    "IntTail05",
-    "LocalReport05",
-    "Raw",
-    "TelemetryReport",
-    "TelemetryReport05",
-    "TelemetryReport10",
-    "TelemetryReport20",
-    "TelemetryTlv",
-    "TelemetryTlvs",
-    "bind",
-    "bind_gre",
-    "configure",
-    "dissect",
+    "IP", "TCP", "UDP", "Dot1Q", "DropReport05", "Ether", "IPv6", "IndividualReport", "IntGeneveOption", "IntHop",
+    "IntHop05", "IntHop2", "IntHop10", "IntHop10Geant", "IntHop10IntCollector", "IntHop10L2Port4", "IntMetadata",
+    "IntMetadata05", "IntMetadata2", "IntMetadata2MX", "IntMetadata10", "IntShim", "IntShim2", "IntShimGpe2",
+    "IntShimGpeV1", "IntShimGre", "IntShimV1", "IntTail05", "LocalReport05", "Raw", "TelemetryReport",
+    "TelemetryReport05", "TelemetryReport10", "TelemetryReport20", "TelemetryTlv", "TelemetryTlvs", "bind", "bind_gre",
+    "configure", "dissect",
 ]  # fmt: skip
 """With what of scapy's own stands around them."""
 
@@ -100,11 +65,9 @@ def configure(config: Config) -> None:
 def dissect(frame: bytes) -> Packet:
     """An Ethernet frame, as scapy's readers dissect it: Raw if it is none. Other than Ether(frame), it is built again
     byte for byte also where an outer IP or TCP header says what scapy does not understand."""
-    try:
-        packet = Ether(frame)
-    except struct.error:
+    if len(frame) < _LEAST[Ether]:
         return Raw(frame)
-    layer = packet
+    layer = packet = Ether(frame)
     while layer and not isinstance(layer, _Layer):
         layer = _keep_bytes(layer).payload
     return packet
@@ -339,6 +302,12 @@ class TelemetryReport10(_WithItems, TelemetryReport):
         *_item_fields(METADATA_1_0, range(6)),
         StrLenField("extra", b"", length_from=lambda pkt: max(0, (pkt.given("length") - 4 - pkt.item_words()) * 4)),
     ]
+
+    def pre_dissect(self, s: bytes) -> bytes:
+        s = super().pre_dissect(s)
+        if len(s) < 16 + 4 * _words(int.from_bytes(s[1:3], "big") << 3 & 0xFC00, self.items):
+            raise Scapy_Exception("this report ends within its metadata")
+        return s
 
     def widened(self, said: int) -> int:
         """RepMdBits are six."""
@@ -1036,20 +1005,27 @@ def _start_in_tcp(tcp: Any) -> int:
     return after
 
 
+_LEAST = {Ether: 14, Dot1Q: 4, Dot1AD: 4, IP: 20, IPv6: 40, TCP: 20, UDP: 8}
+"""Bytes of the headers around ours."""
+
+
 def _keep_bytes(layer: Any) -> Any:
-    """Bytes of an IP or TCP header that scapy would not build again as they were stay bytes: its options, or all of it
-    and of what follows. Gives the layer that is there then."""
-    if not isinstance(layer, (IP, TCP)) or layer.raw_packet_cache is None:
+    """Bytes of a header that scapy would not build again as they were stay bytes: the options of IP or TCP, or all of
+    it and of what follows. Gives the layer that is there then."""
+    there = layer.raw_packet_cache
+    if there is None:
         return layer
-    if isinstance(layer, IP) and (layer.ihl < 5 or len(layer.raw_packet_cache) < layer.ihl * 4):
+    cut = len(there) < _LEAST.get(type(layer), 0)
+    if cut or (isinstance(layer, IP) and (layer.ihl < 5 or len(there) < layer.ihl * 4)):
         under = layer.underlayer
         under.remove_payload()
         under.add_payload(Raw(layer.original))
         return under.payload
-    there = layer.raw_packet_cache[20:]
-    if layer.get_field("options").addfield(layer, b"", layer.options) != there:
-        layer.fields["options"] = RawVal(there) if isinstance(layer, TCP) else [Raw(there)]
-        layer.raw_packet_cache = layer.raw_packet_cache_fields = None
+    if isinstance(layer, (IP, TCP)):
+        options = there[20:]
+        if layer.get_field("options").addfield(layer, b"", layer.options) != options:
+            layer.fields["options"] = RawVal(options) if isinstance(layer, TCP) else [Raw(options)]
+            layer.raw_packet_cache = layer.raw_packet_cache_fields = None
     return layer
 
 

@@ -257,7 +257,7 @@ _RUN = np.dtype(
         ("sent", "u8"),
         ("dropped", "u8"),
         ("error", "i8"),
-        ("flow", "u4"),
+        ("turn", "u4"),
         ("pad", "u4"),
     ]
 )
@@ -318,36 +318,39 @@ class LiveSender:
             self._load_tracepoint()
             self._runs = self._program.map_fd("runs")
 
-            sources = np.zeros(t.sources, np.dtype([("next", "u4"), ("last", "u4"), ("late", "u4"), ("pad", "u4")]))
+            sources = np.zeros(
+                len(top.reporters), np.dtype([("next", "u4"), ("last", "u4"), ("late", "u4"), ("pad", "u4")])
+            )
             sources["next"] = t.first_sequence_number
             self._fill("sources", sources)
 
-            flows = np.zeros(
-                t.flows,
+            turns = np.zeros(
+                t.turns,
                 np.dtype(
-                    [("source", "u4"), ("moved", "u4"), ("switch_id", "u4", 2), ("port", "u4", t.hops + 1),
-                     ("queue", "u4", t.hops + 1), ("latency_level", "u4", t.hops + 1)]
+                    [("source", "u4"), ("hop", "u4"), ("since", "u4"), ("moved", "u4"), ("switch_id", "u4", 2),
+                     ("port", "u4", t.records + 1), ("queue", "u4", t.records + 1),
+                     ("latency_level", "u4", t.records + 1)]
                 ),
             )  # fmt: skip
-            flows["source"] = top.source
-            flows["switch_id"] = np.stack([top.switch_id[:, t.changing_hops - 1], top.other_switch], axis=1)
-            flows["port"], flows["queue"] = top.port_point, top.queue_point
-            self._fill("flows", flows)
+            turns["source"], turns["hop"], turns["since"] = top.source, top.hop[:, 0], top.since
+            turns["switch_id"] = np.stack([top.switch_id[:, t.changing_hops - 1], top.other_switch], axis=1)
+            turns["port"], turns["queue"] = top.port_point, top.queue_point
+            self._fill("turns", turns)
 
             kinds = len(templates.frames)
             frames = np.zeros(
-                (t.flows, kinds),
+                (t.turns, kinds),
                 np.dtype(
-                    [("length", "u4"), ("report", "u4"), ("stack", "u4"), ("pad", "u4"), ("bytes", "u1", room + 8)]
+                    [("length", "u4"), ("report", "u4"), ("records", "u4"), ("pad", "u4"), ("bytes", "u1", room + 8)]
                 ),
             )
             frames["length"] = templates.lengths.T
             frames["report"] = (templates.report - templates.start)[:, None]
-            frames["stack"] = (templates.stack - templates.start)[:, None]
-            for f in range(t.flows):
+            frames["records"] = (templates.records - templates.start)[:, None]
+            for turn in range(t.turns):
                 for kind in range(kinds):
-                    start, end = templates.start[f], templates.end[kind, f]
-                    frames["bytes"][f, kind, : end - start] = templates.frames[kind, f, start:end]
+                    start, end = templates.start[turn], templates.end[kind, turn]
+                    frames["bytes"][turn, kind, : end - start] = templates.frames[kind, turn, start:end]
             self._fill("frames", frames.reshape(-1))
         except BaseException:
             self.close()
@@ -403,9 +406,13 @@ def _defines(t: Traffic, model: Model, templates: traffic.Templates, index: int,
     kinds = t.event_kinds
     threshold = traffic._threshold
     values = {
-        "FLOWS": t.flows,
-        "SOURCES": t.sources,
-        "HOPS": t.hops,
+        "TURNS": t.turns,
+        "SOURCES": len(model.topology.reporters),
+        "HOPS": t.records,
+        "POSTCARDS": int(t.postcards),
+        "SEQUENCE_AT": traffic.SEQUENCE_AT[t.report_version],
+        "SEQUENCE_BITS": t.sequence_bits,
+        "LOCAL_STAMP_AT": traffic.LOCAL_STAMP_AT[t.report_version],
         "CHANGING": t.changing_hops,
         "HOP_BYTES": t.hop_bytes,
         "KINDS": len(templates.frames),
@@ -425,7 +432,8 @@ def _defines(t: Traffic, model: Model, templates: traffic.Templates, index: int,
         "EVENT_LATENCY": kinds.index(bits["LATENCY"]) if bits["LATENCY"] in kinds else 99,
         "EVENT_QUEUE": kinds.index(bits["QUEUE"]) if bits["QUEUE"] in kinds else 99,
         "AMPLITUDE": traffic.NOISE // 2 // t.hops + 1,
-        "LATENCY": int(model.topology.latency()[0]),
+        "LATENCY": traffic.LATENCY,
+        "LATENCY_STEP": traffic.LATENCY_STEP,
         "OCCUPANCY": traffic.OCCUPANCY,
         "UTILIZATION": traffic.UTILIZATION,
         "STEP": traffic.STEP,
@@ -434,10 +442,9 @@ def _defines(t: Traffic, model: Model, templates: traffic.Templates, index: int,
         "INTERVAL_NS": f"{t.interval_ns}ULL",
         "SEED": f"{t.seed}ULL",
         "IFINDEX": index,
+        "WIDE_STAMPS": int(bool(t.wide & bits["INGRESS"])),
     }
     values.update({f"AT_{name}": offsets.get(bit, -1) for name, bit in bits.items()})
-    if traffic.WIDE[t.profile] & bits["INGRESS"]:
-        values["WIDE_STAMPS"] = 1
     if len(np.unique(templates.lengths)) == 1:
         values["ONE_SIZE"] = 1
     return [f"{name}={value}" for name, value in values.items()]
@@ -445,6 +452,8 @@ def _defines(t: Traffic, model: Model, templates: traffic.Templates, index: int,
 
 def _send_live(t: Traffic, name: str, rate: float | None, count: int | None, seconds: float | None) -> Sent:
     """Errors: _Refused before anything was sent, LoadError."""
+    if t.individuals > 1:
+        raise _Refused(f"live frames hold one report each, not {t.individuals}")
     sender = LiveSender(t, name)
     result = Sent(method="live")
     try:
@@ -478,11 +487,14 @@ def _send_live(t: Traffic, name: str, rate: float | None, count: int | None, sec
 def _send_packets(t: Traffic, name: str, rate: float | None, count: int | None, seconds: float | None) -> Sent:
     model = Model(dataclasses.replace(t, packets=2**40 if count is None else count))
     templates = traffic.Templates(model)
-    interface(name, int(templates.lengths.max()))
+    interface(name, templates.longest)
+    if t.individuals > 1:  # frames are fewer than reports, and end with them
+        each = float((model.topology.head == np.arange(t.turns)).mean())
+        rate, count = rate and rate * each, count and 2**62
 
     def parts() -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for block in traffic.blocks(model, templates):
-            yield block.data, np.arange(len(block.data)) * block.data.shape[1] + block.start, block.end - block.start
+            yield block.data, block.at, block.length
 
     return send_frames(parts(), name, rate=rate, count=count, seconds=seconds)
 
@@ -496,10 +508,11 @@ def send(
     seconds: float | None = None,
     method: str = "auto",
 ) -> Sent:
-    """Send traffic on an interface: count frames (default: the traffic's) or for some seconds, whichever ends first.
+    """Send traffic on an interface: count reports (default: the traffic's) or for some seconds, whichever ends first.
 
-    rate: frames a second; None: as fast as possible. method: "live", "packet", or "auto": live frames if they work.
-    Ctrl-C ends it early. Errors: AttachError (missing, down, not permitted), UsageError; for "live" also LoadError.
+    rate: reports a second; None: as fast as possible. What is Sent counts frames. method: "live", "packet", or "auto":
+    live frames if they work. Ctrl-C ends it early. Errors: AttachError (missing, down, not permitted), UsageError; for
+    "live" also LoadError.
     """
     if count is None and seconds is None:
         count = t.packets

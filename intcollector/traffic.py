@@ -1,11 +1,14 @@
 """Reports to test with: Traffic says what they are like, frames() and write() make them, truth() what they amount to.
 
-Report i is flow i mod flows. Whatever else happens to it is drawn from a hash of (seed, i), so any part of the traffic
-can be made anywhere: bpf/generate.c makes the same bytes as the arrays here. The first report of every flow is plain.
+Those who report take turns: a turn is a flow, reported by its sink, or, of postcards, a switch of a flow. Report i is
+turn i mod turns. Whatever else happens to it is drawn from a hash of (seed, i), so any part of the traffic can be made
+anywhere: bpf/generate.c makes the same bytes as the arrays here. The first report of every turn is plain.
 
 What a collector must find is exact, because values are built so that nothing else is news: between two reports of a
 flow, or through a queue or port, they differ by at most NOISE in sum, below the default thresholds, unless an event
 raised or lowered one of them by STEP. Every wire value that varies is even, so none is ever all ones ("unavailable").
+
+Frames are built with scapy's layers once for each shape of packet; addresses, ports and ids are written into arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture, wire
+from . import capture
 from .config import PROFILES, Config, number, option, real
 from .errors import UsageError
 from .layout import MAX_HOPS
@@ -36,15 +39,26 @@ DROP_REASONS = (50, 71, 80, 89)
 BLOCK = 8192
 """Reports made at once."""
 SHARE_BITS = 20
-LARGEST_FRAME = 3000
+LARGEST_FRAME = 3008
 """Bytes: what a live frame and a veth with XDP can hold, rounded down."""
+
+GROUP_BYTES = 8
+"""The header that individual reports of Telemetry Report 2.0 share."""
 
 PLAIN, DROP, CONGESTION = range(3)
 """Kinds of reports."""
 _LOSS, _DUPLICATE, _REORDER, _LATE = 1, 2, 3, 4
-_SWITCH, _PORTS, _LATENCY, _QUEUE, _INGRESS, _EGRESS, _L2, _UTILIZATION = (0x8000 >> i for i in range(8))
+_SWITCH, _PORTS, _LATENCY, _QUEUE, _INGRESS, _EGRESS, _L2, _UTILIZATION, _BUFFER = (0x8000 >> i for i in range(9))
 WIDE = {"spec": _L2, "onos": _L2, "l2port4": 0, "intcollector": 0, "geant": _INGRESS | _EGRESS}
-"""Instruction bits whose item takes 8 bytes, by profile."""
+"""Instruction bits whose item takes 8 bytes, in INT 1.0 by profile."""
+WIDE_2 = _INGRESS | _EGRESS | _L2
+"""... in INT 2.x, and in Telemetry Report 2.0."""
+LOCAL_BITS = {
+    "0.5": 0,
+    "1.0": _PORTS | _LATENCY | _QUEUE | _EGRESS | _UTILIZATION,
+    "2.0": _PORTS | _LATENCY | _QUEUE | _INGRESS | _EGRESS | _L2 | _UTILIZATION | _BUFFER,
+}
+"""Instruction bits that report metadata can answer, by report version; 0.5 has a fixed header instead."""
 
 
 def share(text: str) -> float:
@@ -66,7 +80,19 @@ class Traffic:
     sources: int = option(1, "exporters; each is the sink of every so many-th flow", parse=number(1, 1000))
     hops: int = option(3, "hops of a flow", parse=number(1, 252))
     instructions: int = option(0xFF00, "INT instruction bitmap", parse=number(0, 0xFFFF), metavar="BITMAP")
-    report_version: str = option("1.0", "version of the telemetry reports", choices=("1.0",))
+    report_version: str = option("1.0", "version of the telemetry reports", choices=("0.5", "1.0", "2.0"))
+    int_version: str = option("1.0", "version of INT in the packets", choices=("0.5", "1.0", "2.1"))
+    int_signal: str = option(
+        "dscp",
+        "what says that there is INT: the DSCP, or with INT 2.1 a UDP port (NPT 1, and for TCP NPT 2)",
+        choices=("dscp", "port"),
+    )
+    postcards: bool = option(
+        False, "every hop of a flow reports by itself, what --instructions ask for; no INT in the packets", const=True
+    )
+    individuals: int = option(
+        1, "reports in a packet, if its version is 2.0: of one switch", parse=number(1, 255), metavar="N"
+    )
     profile: str = option("spec", "how the reports are laid out", choices=PROFILES)
     seed: int = option(1, "another seed, other reports; the same seed, the same", parse=number(0, 2**63 - 1))
     payload: tuple[int, ...] = option(
@@ -105,9 +131,12 @@ class Traffic:
     def __post_init__(self) -> None:
         if self.sources > self.flows:
             raise UsageError(f"{self.sources} sources need as many flows, there are {self.flows}: raise --flows")
-        if self.hop_bytes * self.hops > 4 * 252:
+        self._check_versions()
+        if self.postcards:
+            self._check_postcards()
+        elif self.hop_bytes * self.hops > self._largest_stack:
             raise UsageError(
-                f"{self.hops} hops of {self.hop_bytes} bytes do not fit into an INT stack of {4 * 252}: "
+                f"{self.hops} hops of {self.hop_bytes} bytes do not fit into an INT stack of {self._largest_stack}: "
                 "take fewer --hops or --instructions"
             )
         if self.drop_reports + self.congestion_reports + self.path_changes + self.event_rate > 1.000001:
@@ -123,34 +152,104 @@ class Traffic:
                 "none of these instructions shows a change: --event-rate 0, or ask for hop latency (0x2000), for queue "
                 "occupancy with the switch (0x9000) or for utilization with switch and ports (0xc100)"
             )
-        largest = LARGEST_FRAME - 160 - self.hops * self.hop_bytes
+        room = LARGEST_FRAME - 14 - 40 - 8 - (GROUP_BYTES if self.report_version == "2.0" else 0)
+        others = self._report_bytes
+        largest = room // self.individuals - others
+        if largest < 0:
+            raise UsageError(
+                f"{self.individuals} reports of {others} bytes do not fit into a packet: --individuals "
+                f"{room // others} do"
+            )
         if max(self.payload) > largest:
             raise UsageError(
                 f"--payload {max(self.payload)} makes too large a packet: at most {largest} fit behind this stack"
             )
 
+    def _check_versions(self) -> None:
+        if self.individuals > 1 and self.report_version != "2.0":
+            raise UsageError("only reports of version 2.0 share a packet: add --report-version 2.0")
+        if self.first_sequence_number >= 1 << self.sequence_bits:
+            raise UsageError(
+                f"--first-sequence-number {self.first_sequence_number}: version 2.0 counts in 22 bits, to 4194303"
+            )
+        if self.int_signal == "port" and self.int_version != "2.1":
+            raise UsageError("a UDP port signals INT 2.1 only: add --int-version 2.1")
+        if self.profile != "spec" and self.int_version != "1.0":
+            raise UsageError(f"profile {self.profile} is a layout of INT 1.0: leave out --int-version")
+        if self.int_version == "0.5" and not self.instructions:
+            raise UsageError("INT 0.5 without instructions cannot be told from INT 1.0: give --instructions")
+
+    def _check_postcards(self) -> None:
+        if self.int_version != "1.0" or self.profile != "spec":
+            raise UsageError("postcards are of packets without INT: leave out --int-version and --profile")
+        if self.path_changes:
+            raise UsageError(
+                "a path of postcards is those that are heard of: how --path-changes are seen depends on time"
+            )
+        if self.hops > MAX_HOPS:
+            raise UsageError(f"of {self.hops} postcards a flow {MAX_HOPS} are kept: take --hops {MAX_HOPS} or fewer")
+        if not self.shown:
+            raise UsageError(
+                f"a report of version {self.report_version} answers none of these instructions: "
+                f"take some of {LOCAL_BITS[self.report_version]:#06x}"
+            )
+
+    @property
+    def _report_bytes(self) -> int:
+        """Of a report without payload, at most; in 2.0, behind the group's header."""
+        inner = 14 + 4 + 40 + 20
+        if self.postcards:
+            header = {"0.5": 28, "1.0": 16, "2.0": 12 + 3}[self.report_version]  # 3: to whole words
+            return header + inner + (0 if self.report_version == "0.5" else max(8, self.hop_bytes))
+        header, with_local_hop = {"0.5": (12, 28), "1.0": (16, 28), "2.0": (4 + 3, 28 + 3)}[self.report_version]
+        shim_and_header = {"0.5": 16, "1.0": 12, "2.1": 16}[self.int_version] + 8 * (self.int_signal == "port")
+        return inner + max(header + shim_and_header + self.hops * self.hop_bytes, with_local_hop)
+
+    @property
+    def _largest_stack(self) -> int:
+        return 4 * (251 if self.int_version == "0.5" else 252)
+
+    @property
+    def shown(self) -> int:
+        """The instruction bits that a hop's record, or a switch's postcard, answers."""
+        if not self.postcards:
+            return self.instructions
+        if self.report_version == "0.5":
+            return _SWITCH | _PORTS | _QUEUE | _EGRESS
+        return self.instructions & LOCAL_BITS[self.report_version]
+
+    @property
+    def wide(self) -> int:
+        """Of those the bits whose item takes 8 bytes."""
+        if self.postcards:
+            return WIDE_2 if self.report_version == "2.0" else 0
+        return {"0.5": 0, "1.0": WIDE[self.profile], "2.1": WIDE_2}[self.int_version]
+
     @property
     def offsets(self) -> dict[int, int]:
-        """Where in a hop's record the item of an instruction bit begins, bytes (wire-format: INT 1.0, 2.6)."""
+        """Where in a record the item of a shown bit begins, bytes (wire-format: 1.2 to 1.4, 2.6)."""
         found, at = {}, 0
         for bit in (0x8000 >> i for i in range(16)):
-            if self.instructions & bit:
+            if self.shown & bit:
                 found[bit] = at
-                at += self._width(bit)
+                at += self.width(bit)
         return found
 
-    def _width(self, bit: int) -> int:
-        return 8 if WIDE[self.profile] & bit else 4
+    def width(self, bit: int) -> int:
+        """Bytes of a bit's item."""
+        return 8 if self.wide & bit else 4
 
     @property
     def hop_bytes(self) -> int:
-        """Bytes a hop adds."""
-        return sum(self._width(0x8000 >> i) for i in range(16) if self.instructions & 0x8000 >> i)
+        """Bytes of a record."""
+        return sum(self.width(0x8000 >> i) for i in range(16) if self.shown & 0x8000 >> i)
 
     @property
     def event_kinds(self) -> tuple[int, ...]:
         """What an event can change, so that it can be seen: of _LATENCY, _QUEUE, _UTILIZATION."""
-        seen = self.instructions
+        seen = self.shown
+        if self.postcards:  # the report's header says which switch and, but in 2.0, when the packet came
+            seen |= _SWITCH | (_INGRESS if self.report_version != "2.0" else 0)
         kinds = []
         if seen & _LATENCY or seen & (_INGRESS | _EGRESS) == _INGRESS | _EGRESS:
             kinds.append(_LATENCY)
@@ -161,14 +260,29 @@ class Traffic:
         return tuple(kinds)
 
     @property
+    def records(self) -> int:
+        """Hops that a report tells of."""
+        return 1 if self.postcards else self.hops
+
+    @property
+    def turns(self) -> int:
+        """After so many reports it is the first one's turn again."""
+        return self.flows * (self.hops if self.postcards else 1)
+
+    @property
     def changing_hops(self) -> int:
-        """Hops at which something changes: those that a collector keeps. The path changes at the last of them."""
-        return min(self.hops, MAX_HOPS)
+        """Hops of a report at which something changes: those that a collector keeps. The path changes at the last."""
+        return min(self.records, MAX_HOPS)
 
     @property
     def interval_ns(self) -> int:
         """From report to report: even."""
         return max(2, round(1e9 / self.rate / 2) * 2)
+
+    @property
+    def sequence_bits(self) -> int:
+        """Of a sequence number."""
+        return 22 if self.report_version == "2.0" else 32
 
     @property
     def config(self) -> Config:
@@ -180,7 +294,10 @@ class Traffic:
 class Truth:
     """What a collector has to have counted, had it seen all of it: by source (n,), or in sum.
 
-    Congested: reports that say so of a flow whose report before did not. The events do without keep-alives.
+    reports: those with a sequence number of their own, so packets where several reports share one. switch_ids: of 0.5
+    only postcards, drop and congestion reports name it. path_changes: of postcards, the first of every switch of a
+    flow but its very first; the times between two packets of a flow have to be longer than the collector's window.
+    congested: reports that say so of a flow whose report before did not. The events do without keep-alives.
     """
 
     addresses: list[str]
@@ -219,10 +336,14 @@ def _threshold(*shares: float) -> int:
 
 
 class Topology:
-    """Who and where: switch_id, egress_port, ingress_port, queue: (flows, hops), hop 0 nearest the sink.
+    """Who and where, by turn: flow, source: (turns,), numbers. switch_id, egress_port, ingress_port, queue: (turns,
+    records), hop 0 nearest the sink. hop: (1 or turns, records), which they are.
 
-    port_point, queue_point: (flows, hops + 1), numbers of the switch's port and queue, the last column those of hop
-    changing_hops - 1 after a path change, when it has other_switch (flows,). source: (flows,).
+    port_point, queue_point: (turns, records + 1), numbers of the switch's port and queue, the last column those of hop
+    changing_hops - 1 after a path change, when it has other_switch (turns,).
+    reporters: (sources,), their switch ids. opens: (turns,), whether it is its flow's first. before: (turns,), how many
+    reports ago its flow was last reported. since: (turns,), how many reports ago its packet's first turn was.
+    head: (turns,), the turn that its packet of reports begins with.
     """
 
     def __init__(self, t: Traffic) -> None:
@@ -233,23 +354,50 @@ class Topology:
         def draw(shift: int, below: int) -> np.ndarray:
             return (some >> np.uint64(shift)).astype(np.int64) % below
 
-        self.source = flow % t.sources
+        sink = flow % t.sources
         self.switch_id = 10_000 * (hop + 1) + draw(0, SWITCHES) + 1
-        self.switch_id[:, 0] = self.source + 1
-        self.other_switch = 5_000 + self.switch_id[:, t.changing_hops - 1]
+        self.switch_id[:, 0] = sink + 1
         self.egress_port = 1 + draw(8, PORTS)
         self.ingress_port = 101 + draw(16, PORTS)
         self.queue = draw(24, QUEUES)
+        self.flow, self.source, self.hop = flow, sink, hop[None, :]
+        self.reporters = np.arange(t.sources) + 1
+        if t.postcards:  # the sink reports last
+            self.flow, self.hop = np.repeat(flow, t.hops), np.tile(hop[::-1], t.flows)[:, None]
+            for name in ("switch_id", "egress_port", "ingress_port", "queue"):
+                setattr(self, name, getattr(self, name)[:, ::-1].reshape(-1, 1))
+            self.reporters, self.source = np.unique(self.switch_id[:, 0], return_inverse=True)
+        turn = np.arange(t.turns)
+        self.head = turn
+        if t.individuals > 1:
+            self._group(t.individuals)
+        self.other_switch = 5_000 + self.switch_id[:, t.changing_hops - 1]
         switches = np.concatenate([self.switch_id, self.other_switch[:, None]], axis=1)
-        columns = [*range(t.hops), t.changing_hops - 1]
+        columns = [*range(t.records), t.changing_hops - 1]
         self.port_point = _numbered(switches * 65536 + self.egress_port[:, columns])
         self.queue_point = _numbered(switches * 65536 + self.queue[:, columns])
+        self.opens, self.before, self.since = np.ones(t.turns, bool), np.full(t.turns, t.turns), np.zeros_like(turn)
+        if t.postcards:
+            by_flow = np.argsort(self.flow, kind="stable").reshape(t.flows, t.hops)
+            self.opens[by_flow[:, 1:]] = False
+            self.before[by_flow] = (by_flow - np.roll(by_flow, 1, axis=1) - 1) % t.turns + 1
+            # reports that share a packet are of packets of the round before
+            self.since = turn - self.flow * t.hops + (t.turns if t.individuals > 1 else 0)
 
-    def latency(self) -> np.ndarray:
-        """Base values: (hops,)."""
-        return 300 + 20 * np.arange(self.switch_id.shape[1])
+    def _group(self, individuals: int) -> None:
+        """Turns of one source one behind the other; so many make a packet, or what is left of them."""
+        order = np.argsort(self.source, kind="stable")
+        for name in ("switch_id", "egress_port", "ingress_port", "queue", "flow", "source"):
+            setattr(self, name, getattr(self, name)[order])
+        if len(self.hop) > 1:
+            self.hop = self.hop[order]
+        turn = np.arange(len(order))
+        first = np.searchsorted(self.source, self.source)
+        self.head = turn - (turn - first) % individuals
 
 
+LATENCY, LATENCY_STEP = 300, 20
+"""Of hop 0, and more for every hop behind it."""
 OCCUPANCY = 100
 UTILIZATION = 2000
 
@@ -262,13 +410,17 @@ def _numbered(keys: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass
 class Step:
-    """What consecutive reports say. flow, kind, sequence, moved: (n,); the others: (n, hops)."""
+    """What consecutive reports say. turn, kind, sequence, time_ns, packet_ns, moved: (n,); the others: (n, records).
+
+    time_ns: when it is sent; packet_ns: when the packet was at the sink's end of its path.
+    """
 
     index: np.ndarray
-    flow: np.ndarray
+    turn: np.ndarray
     kind: np.ndarray
     sequence: np.ndarray
     time_ns: np.ndarray
+    packet_ns: np.ndarray
     moved: np.ndarray
     latency: np.ndarray
     occupancy: np.ndarray
@@ -280,21 +432,29 @@ class Model:
 
     def __init__(self, traffic: Traffic) -> None:
         t = self.traffic = traffic
-        self.topology = Topology(t)
+        top = self.topology = Topology(t)
         self.done = 0
-        self.block = BLOCK if t.flows > BLOCK else BLOCK // t.flows * t.flows
-        self._moved = np.zeros((t.flows, 1), np.uint8)
-        self._latency = np.zeros((t.flows, t.hops), np.uint8)
-        self._ports = np.zeros(int(self.topology.port_point.max()) + 1, np.uint8)
-        self._queues = np.zeros(int(self.topology.queue_point.max()) + 1, np.uint8)
-        self._next = np.full(t.sources, t.first_sequence_number, np.int64)
-        self._last = np.zeros(t.sources, np.int64)
-        self._late = np.zeros(t.sources, bool)
-        source = np.arange(t.sources)
-        of_ipv6 = _some(t.sources, t.ipv6_sources, t.seed, 1)
+        self.block = BLOCK if t.turns > BLOCK else BLOCK // t.turns * t.turns
+        self._moved = np.zeros((t.turns, 1), np.uint8)
+        self._latency = np.zeros((t.turns, t.records), np.uint8)
+        self._ports = np.zeros(int(top.port_point.max()) + 1, np.uint8)
+        self._queues = np.zeros(int(top.queue_point.max()) + 1, np.uint8)
+        source = np.arange(len(top.reporters))
+        self._next = np.full(len(source), t.first_sequence_number, np.int64)
+        self._last = np.zeros(len(source), np.int64)
+        self._late = np.zeros(len(source), bool)
+        of_ipv6 = _some(len(source), t.ipv6_sources, t.seed, 1)
         self.addresses = [source_address(s, bool(six)) for s, six in zip(source.tolist(), of_ipv6, strict=True)]
-        zeros = np.zeros((4, t.sources), np.int64)
-        self._truth = Truth(self.addresses, source + 1, source % 64, *zeros)
+        zeros = np.zeros((4, len(source)), np.int64)
+        self._truth = Truth(self.addresses, top.reporters, source % 64, *zeros)
+
+    def due(self) -> int:
+        """How many reports make the next step: whole packets; 0: all were made."""
+        left = self.traffic.packets - self.done
+        if left <= self.block:
+            return left
+        turn = (self.done + self.block) % self.traffic.turns
+        return self.block - turn + int(self.topology.head[turn])
 
     def truth(self) -> Truth:
         """Of the reports so far: an overtaken one that is still to come is lost."""
@@ -308,7 +468,7 @@ class Model:
         """Kind of report, whether the path changes, whether there is an event: each (n,)."""
         t = self.traffic
         value = (draw >> np.uint64(SHARE_BITS)).astype(np.int64) & ((1 << SHARE_BITS) - 1)
-        later = index >= t.flows
+        later = index >= t.turns
         limits = [
             _threshold(t.drop_reports),
             _threshold(t.drop_reports, t.congestion_reports),
@@ -320,66 +480,70 @@ class Model:
         return kind, which == 2, which == 3
 
     def step(self, n: int) -> Step:
-        """The next n reports; n is self.block, or less and the last."""
+        """The next n reports; n is self.block or due(), or less and the last."""
         t, top = self.traffic, self.topology
         index = np.arange(self.done, self.done + n)
-        flow = index % t.flows
+        turn = index % t.turns
         draw, noise = self._draws(index)
         kind, moves, event = self._kinds(index, draw)
         hop = (draw >> np.uint64(40) & np.uint64(0xFFF)).astype(np.int64) * t.changing_hops >> 12
         kinds = t.event_kinds or (0,)
         what = (draw >> np.uint64(52)).astype(np.int64) * len(kinds) >> 12
 
-        moved = self._by_flow(moves[:, None].astype(np.uint8), self._moved, flow)[:, 0].astype(bool)
-        toggles = np.zeros((3, n, t.hops), np.uint8)
+        moved = self._by_turn(moves[:, None].astype(np.uint8), self._moved, turn)[:, 0].astype(bool)
+        toggles = np.zeros((3, n, t.records), np.uint8)
         rows = np.flatnonzero(event)
         for place, bit in enumerate((_LATENCY, _QUEUE, _UTILIZATION)):
             if bit in kinds:
                 mine = rows[what[rows] == kinds.index(bit)]
                 toggles[place, mine, hop[mine]] = 1
-        port, queue = self._points(top.port_point, flow, moved), self._points(top.queue_point, flow, moved)
+        port, queue = self._points(top.port_point, turn, moved), self._points(top.queue_point, turn, moved)
+        hops = top.hop[turn] if t.postcards else top.hop
         amplitude = np.uint64(NOISE // 2 // t.hops + 1)
-        noises = noise[:, None] * (2 * np.arange(t.hops, dtype=np.uint64) + np.uint64(1))
+        noises = noise[:, None] * (2 * hops.astype(np.uint64) + np.uint64(1))
 
         def value(base: Any, level: np.ndarray, shift: int) -> np.ndarray:
             jitter = ((noises >> np.uint64(shift) & np.uint64(0xFF)) * amplitude >> np.uint64(8)).astype(np.int64) * 2
             return base + level.astype(np.int64) * STEP + jitter
 
-        # a report without a stack leaves the levels as they are: its toggles are all zero
+        # a report without values leaves the levels as they are: its toggles are all zero
+        time_ns = t.start_ns // 2 * 2 + index * t.interval_ns
         step = Step(
-            index, flow, kind, self._sequence(index, flow, draw), t.start_ns // 2 * 2 + index * t.interval_ns, moved,
-            value(top.latency(), self._by_flow(toggles[0], self._latency, flow), 40),
+            index, turn, kind, self._sequence(index, turn, draw), time_ns,
+            time_ns - top.since[turn] * t.interval_ns if t.postcards else time_ns, moved,
+            value(LATENCY + LATENCY_STEP * hops, self._by_turn(toggles[0], self._latency, turn), 40),
             value(OCCUPANCY, self._by_point(toggles[1], self._queues, queue), 48),
             value(UTILIZATION, self._by_point(toggles[2], self._ports, port), 56),
         )  # fmt: skip
         truth = self._truth
-        truth.new_flows += int((index < t.flows).sum())
-        truth.path_changes += int(moves.sum())
+        new = turn[index < t.turns]
+        truth.new_flows += int(top.opens[new].sum())
+        truth.path_changes += int(moves.sum()) + int((~top.opens[new]).sum())
         truth.value_changes += len(rows)
         truth.dropped += int((kind == DROP).sum())
         if t.congestion_reports:
-            before = index - t.flows
+            before = index - top.before[turn]
             was = (before >= 0) & (self._kinds(before, self._draws(before)[0])[0] == CONGESTION)
             truth.congested += int(((kind == CONGESTION) & ~was).sum())
         self.done += n
         return step
 
-    def _points(self, point: np.ndarray, flow: np.ndarray, moved: np.ndarray) -> np.ndarray:
-        points = point[flow]
+    def _points(self, point: np.ndarray, turn: np.ndarray, moved: np.ndarray) -> np.ndarray:
+        points = point[turn]
         changing = self.traffic.changing_hops - 1
         points[:, changing] = np.where(moved, points[:, -1], points[:, changing])
         return points[:, :-1]
 
-    def _by_flow(self, toggles: np.ndarray, state: np.ndarray, flow: np.ndarray) -> np.ndarray:
-        """Levels after each report, (n, k) like toggles; flows take turns. state: (flows, k), changed in place."""
-        n, flows = len(toggles), len(state)
-        if n <= flows:  # each at most once
-            level = state[flow] ^ toggles
-            state[flow] = level
+    def _by_turn(self, toggles: np.ndarray, state: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Levels after each report, (n, k) like toggles. state: (turns, k), changed in place."""
+        n, turns = len(toggles), len(state)
+        if n <= turns:  # each at most once
+            level = state[turn] ^ toggles
+            state[turn] = level
             return level
-        rounds = np.zeros((-(-n // flows) * flows, toggles.shape[1]), np.uint8)
+        rounds = np.zeros((-(-n // turns) * turns, toggles.shape[1]), np.uint8)
         rounds[:n] = toggles
-        level = np.bitwise_xor.accumulate(rounds.reshape(-1, flows, toggles.shape[1]), axis=0) ^ state
+        level = np.bitwise_xor.accumulate(rounds.reshape(-1, turns, toggles.shape[1]), axis=0) ^ state
         state[:] = level[-1]
         return level.reshape(-1, toggles.shape[1])[:n]
 
@@ -399,29 +563,37 @@ class Model:
         result[order] = level
         return result.reshape(point.shape)
 
-    def _sequence(self, index: np.ndarray, flow: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    def _sequence(self, index: np.ndarray, turn: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """Sequence numbers (n,), with what is lost, doubled and overtaken; counted in the truth."""
         t = self.traffic
+        if t.individuals == 1:
+            return self._sequence_of_packets(index, turn, draw)
+        first = self.topology.head[turn] == turn  # all of a packet have its number
+        return self._sequence_of_packets(index[first], turn[first], draw[first])[np.cumsum(first) - 1]
+
+    def _sequence_of_packets(self, index: np.ndarray, turn: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        t, top = self.traffic, self.topology
         value = (draw & np.uint64((1 << SHARE_BITS) - 1)).astype(np.int64)
         limits = [_threshold(t.loss), _threshold(t.loss, t.duplicates), _threshold(t.loss, t.duplicates, t.reordered)]
         fault = np.array([_LOSS, _DUPLICATE, _REORDER, 0], np.int64)[np.searchsorted(limits, value, side="right")]
-        fault[index < t.flows] = 0
-        if t.sources == 1:
-            return self._sequence_of(0, fault) & 0xFFFF_FFFF
-        source = self.topology.source[flow].astype(np.uint16)
+        fault[index < t.turns] = 0
+        mask = (1 << t.sequence_bits) - 1
+        if len(top.reporters) == 1:
+            return self._sequence_of(0, fault) & mask
+        source = top.source[turn].astype(np.uint16)
         order = np.argsort(source, kind="stable")
-        ends = np.searchsorted(source[order], np.arange(t.sources), side="right")
-        sequence = np.empty(len(flow), np.int64)
+        ends = np.searchsorted(source[order], np.arange(len(top.reporters)), side="right")
+        sequence = np.empty(len(turn), np.int64)
         start = 0
         for s, end in enumerate(ends.tolist()):  # a loop over sources, of which there are few
             if end > start:
                 rows = order[start:end]
                 sequence[rows] = self._sequence_of(s, fault[rows])
             start = end
-        return sequence & 0xFFFF_FFFF
+        return sequence & mask
 
     def _sequence_of(self, s: int, fault: np.ndarray) -> np.ndarray:
-        """One source's sequence numbers: (n,), not yet cut to 32 bits."""
+        """One source's sequence numbers: (n,), not yet cut to their bits."""
         rows = np.arange(len(fault))
         overtakes = fault == _REORDER
         overtakes[0] &= not self._late[s]
@@ -450,8 +622,8 @@ class Model:
 def truth(traffic: Traffic) -> Truth:
     """What a collector must have counted after all of the traffic."""
     model = Model(traffic)
-    while left := traffic.packets - model.done:
-        model.step(min(model.block, left))
+    while n := model.due():
+        model.step(n)
     return model.truth()
 
 
@@ -469,183 +641,403 @@ def source_address(source: int, ipv6: bool) -> str:
     return str(ipaddress.ip_address(base + source))
 
 
-def _flow(t: Traffic, f: int, tcp: bool, ipv6: bool, vlan: bool) -> dict[str, Any]:
-    high, low = divmod(f, 40_000)
-    addresses = ("2001:db8:1::{:x}", "2001:db8:2::{:x}") if ipv6 else ("10.1.0.{}", "10.2.0.{}")
-    return {
-        "vlan_ids": [100 + f % 900] if vlan else [],
-        "ip_version": 6 if ipv6 else 4,
-        "source": addresses[0].format(1 + high),
-        "destination": addresses[1].format(1 + high),
-        "protocol": 6 if tcp else 17,
-        "source_port": 10_000 + low,
-        "destination_port": 5000 + f % 100,
-        "dscp": t.dscp,
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What two turns' frames have in common if they differ in nothing but numbers."""
+
+    outer_ipv6: bool
+    tcp: bool
+    ipv6: bool
+    vlan: bool
+    payload: int
+
+
+@dataclasses.dataclass
+class _Cut:
+    """A frame of a shape, numbers that vary zero. at: where its parts begin, bytes."""
+
+    data: bytes
+    at: dict[str, int]
+
+
+SEQUENCE_AT = {"0.5": 4, "1.0": 8, "2.0": 0}
+"""In a report, bytes; the ingress timestamp is behind it, but in 2.0, where the number is the last 22 bits."""
+LOCAL_STAMP_AT = {"0.5": 24, "1.0": 24, "2.0": 28}
+"""The egress timestamp of a congestion report."""
+LOCAL_AT = {"0.5": 12, "1.0": 16, "2.0": 20}
+"""Report metadata; in 0.5 the drop or switch-local header, which the switch id begins."""
+
+
+def _cut(t: Traffic, shape: _Shape, kind: int) -> _Cut:
+    """A shape's frame, as scapy builds it. No UDP checksums, as most exporters send them."""
+    from . import layers  # takes a third of a second, which only those who need it spend
+
+    ethernet = layers.Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
+    if shape.outer_ipv6:
+        outer = ethernet / layers.IPv6(src="2001:db8:ffff::", dst="2001:db8::fe")
+    else:
+        outer = ethernet / layers.IP(src="198.18.0.0", dst="192.0.2.254", id=0, flags="DF", chksum=0)
+    outer = outer / layers.UDP(sport=0, dport=t.port, chksum=0)
+    inner = _inner(t, shape, kind == PLAIN and not t.postcards)
+    flags = {"dropped": kind == DROP, "congested_queue": kind == CONGESTION}
+    flags["tracked_flow"] = kind == PLAIN or (t.postcards and kind == CONGESTION)
+    said = {**flags, **_metadata(t, kind)}
+    if t.report_version == "0.5":
+        report = layers.TelemetryReport05(**flags)
+        if kind == DROP:
+            report = report / layers.DropReport05()
+        elif kind == CONGESTION or t.postcards:
+            report = report / layers.LocalReport05(**_metadata(t, kind))
+        header, report = len(report), report / inner
+    elif t.report_version == "1.0":
+        quirk = {"length": 1} if t.profile == "intcollector" and kind == PLAIN else {}
+        report = layers.TelemetryReport10(**said, **quirk)
+        header, report = len(report), report / inner
+    else:
+        one = layers.IndividualReport(report_type=0 if kind == PLAIN and not t.postcards else 1, **said)
+        header, report = GROUP_BYTES + len(one), layers.TelemetryReport20(reports=[one / inner])
+    at = {"report": len(outer)}
+    at["inner"] = at["report"] + header
+    where = at["inner"]
+    while inner:
+        for name, of in (
+            ("vlan", layers.Dot1Q), ("ip", (layers.IP, layers.IPv6)), ("l4", (layers.TCP, layers.UDP)),
+            ("shim", layers.IntShim), ("int", layers.IntMetadata), ("tail", layers.IntTail05),
+        ):  # fmt: skip
+            if isinstance(inner, of):
+                at["original_l4" if name in at else name] = where
+        where += len(inner.self_build())
+        inner = inner.payload
+    if t.postcards and kind != DROP:
+        at["records"] = at["report"] + LOCAL_AT[t.report_version]
+    elif kind == PLAIN:
+        at["records"] = at["int"] + (12 if t.int_version == "2.1" else 8)
+    return _Cut(bytes(outer / report), at)
+
+
+def _metadata(t: Traffic, kind: int) -> dict[str, int]:
+    """What the switch says of itself in a report of that kind, fields of the layer."""
+    if kind == DROP:
+        return {"ingress_port_id": 0, "egress_port_id": 0, "drop_queue_id": 0, "drop_reason": 0}
+    if t.postcards:
+        return _values(t)
+    if kind == CONGESTION:
+        ports = {"ingress_port_id": 0, "egress_port_id": 0}
+        return {**ports, "queue_id": LOCAL_QUEUE, "queue_occupancy": 5000, "egress_timestamp": 0}
+    return {}
+
+
+def _values(t: Traffic) -> dict[str, int]:
+    """A record: zeros, but for what does not vary. What is reserved is not in it, so that it becomes all ones."""
+    values = {
+        _SWITCH: ("switch_id",),
+        _PORTS: ("ingress_port_id", "egress_port_id"),
+        _LATENCY: ("hop_latency",),
+        _QUEUE: ("queue_id", "queue_occupancy"),
+        _INGRESS: ("ingress_timestamp",),
+        _EGRESS: ("egress_timestamp",),
+        _L2: ("l2_ingress_port_id", "l2_egress_port_id"),
+        _UTILIZATION: ("egress_port_tx_utilization",),
     }
+    of_int_2 = t.report_version == "2.0" if t.postcards else t.int_version == "2.1"
+    if of_int_2:
+        values[_BUFFER] = ("buffer_id", "buffer_occupancy")
+    if t.int_version == "0.5" and not t.postcards:
+        values[_L2] = ("congested_queue_id", "queue_congestion")
+    elif not t.postcards:
+        values[1] = ("checksum_complement",)
+    return {name: 0 for bit, names in values.items() if t.shown & bit for name in names}
+
+
+def _inner(t: Traffic, shape: _Shape, with_int: bool) -> Any:
+    """The packet that is reported of, from Ethernet on."""
+    from . import layers
+
+    by_port = with_int and t.int_signal == "port"
+    dscp = t.dscp if with_int and not by_port else 0
+    packet = layers.Ether(dst="00:aa:00:00:00:02", src="00:aa:00:00:00:01")
+    if shape.vlan:
+        packet = packet / layers.Dot1Q(vlan=0)
+    if shape.ipv6:
+        packet = packet / layers.IPv6(src="2001:db8:1::", dst="2001:db8:2::", tc=dscp << 2)
+    else:
+        packet = packet / layers.IP(src="10.1.0.0", dst="10.2.0.0", tos=dscp << 2, id=0, chksum=0)
+    tcp = layers.TCP(sport=0, dport=0, flags="PA", chksum=0)
+    original = tcp if shape.tcp else layers.UDP(sport=0, dport=0, chksum=0)
+    payload = layers.Raw(bytes(shape.payload))
+    if not with_int:
+        return packet / original / payload
+    if by_port:  # its own port for TCP too, in a UDP header in front
+        packet = packet / layers.UDP(sport=0, dport=t.config.int_udp_port, chksum=0)
+        shim = layers.IntShim2(npt=2, protocol=6) if shape.tcp else layers.IntShim2(npt=1)
+    else:
+        packet = packet / original
+        shim = layers.IntShim2() if t.int_version == "2.1" else layers.IntShimV1()
+    fields = {"instruction_bitmap": t.instructions, "hops": [_values(t)] * t.hops}
+    if t.int_version == "0.5":
+        stack = layers.IntMetadata05(**fields) / layers.IntTail05(protocol=6 if shape.tcp else 17)
+    elif t.int_version == "2.1":
+        stack = layers.IntMetadata2(**fields, remaining_hop_count=16)
+    else:
+        fields["hops"] = [layers.HOPS_1_0[t.profile](**_values(t)) for _ in range(t.hops)]
+        if t.profile == "onos":
+            fields["hop_ml"] = bin(t.instructions).count("1")
+        version = 0 if t.profile in ("onos", "intcollector") else 1
+        stack = layers.IntMetadata10(**fields, version=version, remaining_hop_count=16)
+    packet = packet / shim / stack
+    if by_port and shape.tcp:
+        packet = packet / tcp
+    return packet / payload
 
 
 class Templates:
-    """A frame for each flow and kind of report, into which step() by step() what varies is written.
+    """A frame for each turn and kind of report, into which step() by step() what varies is written.
 
-    frames: u8 (kinds, flows, width); each frame begins at column start (flows,) and ends at end (kinds, flows), so that
-    all stacks begin at column stack. report: (flows,), column of the report header.
+    frames: u8 (kinds, turns, width); each frame begins at column start (turns,) and ends at end (kinds, turns), so that
+    all records begin at column records. report: (turns,), column of the report header. longest: bytes a frame, at most.
     """
 
     def __init__(self, model: Model) -> None:
         t, top = model.traffic, model.topology
         tcp, ipv6, vlan = (_some(t.flows, part, t.seed, salt) for salt, part in ((2, t.tcp), (3, t.ipv6), (4, t.vlan)))
         six = np.array([":" in a for a in model.addresses])[top.source]
-        outer = 14 + np.where(six, 40, 20) + 8
-        inner = 14 + 4 * vlan + np.where(ipv6, 40, 20) + np.where(tcp, 20, 8)
-        stack = outer + 16 + inner + 12
-        self.stack = int(stack.max()) + capture.RECORD_HEADER
-        self.start = self.stack - stack
-        self.report = self.start + outer
+        payload = top.flow % len(t.payload)
+        code = six + 2 * (tcp + 2 * (ipv6 + 2 * vlan))[top.flow] + 16 * payload
+        codes, of_shape = np.unique(code, return_inverse=True)
+        shapes = [_Shape(bool(c & 1), bool(c & 2), bool(c & 4), bool(c & 8), t.payload[c >> 4]) for c in codes.tolist()]
         kinds = 3 if t.drop_reports or t.congestion_reports else 1
-        frames: list[list[bytes]] = [[] for _ in range(kinds)]
-        config = t.config
-        quirks: dict[str, Any] = {"int_version_0": t.profile in ("onos", "intcollector")}
-        if t.profile == "intcollector":
-            quirks["report_length"] = 1
-        for f in range(t.flows):  # once a flow, not once a report
-            flow = _flow(t, f, bool(tcp[f]), bool(ipv6[f]), bool(vlan[f]))
-            for kind in range(kinds):
-                report = _report(model, f, flow, kind)
-                payload = bytes(t.payload[f % len(t.payload)])
-                frames[kind].append(wire.encode(report, config, payload=payload, **(quirks if kind == PLAIN else {})))
-        self.lengths = np.array([[len(x) for x in some] for some in frames])
+        cuts = [[_cut(t, shape, kind) for shape in shapes] for kind in range(kinds)]
+        records = np.array([cut.at["records"] for cut in cuts[PLAIN]])
+        self.records = int(records.max()) + capture.RECORD_HEADER
+        self.start = (self.records - records)[of_shape]
+        self.report = self.start + np.array([cut.at["report"] for cut in cuts[PLAIN]])[of_shape]
+        self.lengths = np.array([[len(cut.data) for cut in some] for some in cuts])[:, of_shape]
         self.end = self.start + self.lengths
-        width = max(int(self.end.max()), self.stack + t.hops * t.hop_bytes)
-        self.frames = np.zeros((kinds, t.flows, width), np.uint8)
-        for kind, some in enumerate(frames):
-            for f, frame in enumerate(some):
-                at = self.start[f]
-                self.frames[kind, f, at : at + len(frame)] = np.frombuffer(frame, np.uint8)
-        # no UDP checksum, as most exporters send it: what is patched in would make it wrong
-        self.frames[:, np.arange(t.flows)[:, None], self.report[:, None] - [2, 1]] = 0
+        width = max(int(self.end.max()), self.records + t.records * t.hop_bytes)
+        self.frames = np.zeros((kinds, t.turns, width), np.uint8)
+        for kind in range(kinds):
+            for i, shape in enumerate(shapes):
+                rows = np.flatnonzero(of_shape == i)
+                start, cut = int(self.start[rows[0]]), cuts[kind][i]
+                self.frames[kind, rows, start : start + len(cut.data)] = _static(model, shape, kind, cut, rows)
+
+        longest = self.lengths.max(axis=0)
+        if t.individuals > 1:
+            headers = self.report - self.start + GROUP_BYTES
+            longest = (longest - headers) * t.individuals + headers
+        self.longest = int(longest.max())
 
 
-def _report(model: Model, f: int, flow: dict[str, Any], kind: int) -> dict[str, Any]:
-    """A report as in the vectors, with the values that do not vary."""
-    t, top = model.traffic, model.topology
-    source = int(top.source[f])
-    report = {
-        "version": t.report_version,
-        "source": model.addresses[source],
-        "switch_id": source + 1,
-        "hw_id": source % 64,
-        "sequence_number": 0,
-        "ingress_timestamp": 0,
-        "dropped": kind == DROP,
-        "congested_queue": kind == CONGESTION,
-        "tracked_flow": kind == PLAIN,
-        "intermediate": False,
-        "local_hop": None,
-        "flow": flow if kind == PLAIN else {**flow, "dscp": 0},
-        "int": None,
-    }
-    ports = {"ingress_port_id": int(top.ingress_port[f, 0]), "egress_port_id": int(top.egress_port[f, 0])}
-    if kind == DROP:
-        report["local_hop"] = {**ports, "drop_queue_id": 0, "drop_reason": DROP_REASONS[f % len(DROP_REASONS)]}
-    elif kind == CONGESTION:
-        report["local_hop"] = {**ports, "queue_id": LOCAL_QUEUE, "queue_occupancy": 5000, "egress_timestamp": 0}
+class _Frames:
+    """Copies of a frame, into which columns are written."""
+
+    def __init__(self, data: bytes, n: int) -> None:
+        self.data = np.tile(np.frombuffer(data, np.uint8), (n, 1))
+
+    def column(self, at: int, size: int) -> np.ndarray:
+        """Numbers of 1, 2, 4 or 8 bytes at a place of every frame: (n,), a view."""
+        n, width = self.data.shape
+        return np.ndarray(n, f">u{size}", self.data, at, (width,))
+
+    def check_ipv4(self, at: int) -> None:
+        """The checksum of the IPv4 header there, which is 0 so far (RFC 1071)."""
+        n, width = self.data.shape
+        self.column(at + 10, 2)[:] = ipv4_checksum(np.ndarray((n, 10), ">u2", self.data, at, (width, 2)))
+
+
+def ipv4_checksum(words: np.ndarray) -> np.ndarray:
+    """Of IPv4 headers (n, words) whose checksum is 0: (n,)."""
+    total = words.sum(axis=1, dtype=np.uint32)
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+def _static(model: Model, shape: _Shape, kind: int, cut: _Cut, rows: np.ndarray) -> np.ndarray:
+    """Frames of these turns, all of one shape, with all that does not vary: u8 (rows, length)."""
+    t, top, at = model.traffic, model.topology, cut.at
+    made = _Frames(cut.data, len(rows))
+    put, source = made.column, top.source[rows]
+
+    put(14 + (20 if shape.outer_ipv6 else 12), 4)[:] += (1 + source).astype(np.uint32)
+    if not shape.outer_ipv6:
+        made.check_ipv4(14)
+
+    report, local = at["report"], at["report"] + LOCAL_AT[t.report_version]
+    if t.report_version == "2.0":
+        put(report, 4)[:] |= (source % 64 << 22).astype(np.uint32)
     else:
-        hops = []
-        for h in range(t.hops):
-            into, out = int(top.ingress_port[f, h]), int(top.egress_port[f, h])
-            hop = {
-                _SWITCH: {"switch_id": int(top.switch_id[f, h])},
-                _PORTS: {"ingress_port_id": into, "egress_port_id": out},
-                _LATENCY: {"hop_latency": 0},
-                _QUEUE: {"queue_id": int(top.queue[f, h]), "queue_occupancy": 0},
-                _INGRESS: {"ingress_timestamp": 0},
-                _EGRESS: {"egress_timestamp": 0},
-                _L2: {"l2_ingress_port_id": into, "l2_egress_port_id": out},
-                _UTILIZATION: {"egress_port_tx_utilization": 0},
-                1: {"checksum_complement": 0},
-            }  # fmt: skip
-            hops.append({k: v for bit, some in hop.items() if t.instructions & bit for k, v in some.items()})
-        words = t.hop_bytes // 4
-        report["int"] = {
-            "version": "1.0",
-            "mode": "MD",
-            "instruction_bitmap": f"0x{t.instructions:04x}",
-            "hop_ml": bin(t.instructions).count("1") if t.profile == "onos" else words,
-            "remaining_hop_count": 16,
-            "hop_count": t.hops,
-            "hops": hops,
-            "latency": None,
-        }
-    return report
+        put(report + 3, 1)[:] |= (source % 64).astype(np.uint8)
+    if t.report_version != "0.5":
+        put(report + 4, 4)[:] = top.reporters[source]
+    elif kind != PLAIN:  # of postcards, the switch id is an item
+        put(local, 4)[:] = top.reporters[source]
+    if kind == DROP or (kind == CONGESTION and not t.postcards):
+        ports = local + (4 if t.report_version == "0.5" else 0)
+        put(ports, 2)[:] = top.ingress_port[rows, 0]
+        put(ports + 2, 2)[:] = top.egress_port[rows, 0]
+        if kind == DROP:
+            put(ports + 5, 1)[:] = np.array(DROP_REASONS)[top.flow[rows] % len(DROP_REASONS)]
+
+    _put_flow(made, t, shape, at, top.flow[rows])
+    if "records" in at:
+        for h in range(t.records):
+            _put_record(made, t, top, at["records"] + h * t.hop_bytes, rows, h)
+    return made.data
+
+
+def _put_flow(made: _Frames, t: Traffic, shape: _Shape, at: dict[str, int], flow: np.ndarray) -> None:
+    """What flows (n,) are told apart by. 40,000 have the same addresses."""
+    high, low = (part.astype(np.uint32) for part in np.divmod(flow, 40_000))
+    put = made.column
+    if shape.vlan:
+        put(at["vlan"], 2)[:] = 100 + flow % 900
+    addresses = (20, 36) if shape.ipv6 else (12, 16)
+    for offset in addresses:
+        put(at["ip"] + offset, 4)[:] += 1 + high
+    if not shape.ipv6:
+        made.check_ipv4(at["ip"])
+    l4 = at.get("original_l4", at["l4"])
+    put(at["l4"], 2)[:] = put(l4, 2)[:] = 10_000 + low
+    destination = l4 + 2
+    if "shim" in at and t.int_signal == "port" and not shape.tcp:
+        destination = at["shim"] + 2
+    put(destination, 2)[:] = 5000 + flow % 100
+    if "tail" in at:
+        put(at["tail"] + 1, 2)[:] = 5000 + flow % 100
+
+
+def _put_record(made: _Frames, t: Traffic, top: Topology, at: int, rows: np.ndarray, h: int) -> None:
+    """A hop's ids."""
+    into, out, offsets, put = top.ingress_port[rows, h], top.egress_port[rows, h], t.offsets, made.column
+    if _SWITCH in offsets:
+        put(at + offsets[_SWITCH], 4)[:] = top.switch_id[rows, h]
+    if _PORTS in offsets:
+        put(at + offsets[_PORTS], 2)[:], put(at + offsets[_PORTS] + 2, 2)[:] = into, out
+    queue_bytes = 2 if t.profile == "intcollector" else 1
+    if _QUEUE in offsets:
+        put(at + offsets[_QUEUE], queue_bytes)[:] = top.queue[rows, h]
+    if _L2 in offsets and t.int_version == "0.5":  # queue congestion
+        put(at + offsets[_L2], 1)[:] = top.queue[rows, h]
+    elif _L2 in offsets:
+        size = t.width(_L2) // 2
+        put(at + offsets[_L2], size)[:], put(at + offsets[_L2] + size, size)[:] = into, out
 
 
 @dataclasses.dataclass
 class Block:
-    """Frames, one a row of data (n, width): columns start up to end, with 16 unused ones before. time_ns: (n,)."""
+    """Frames in contiguous bytes: in data (n, width), one a row, or in data (bytes,), one behind the other. They begin
+    at (n,), counted through all of data, have length (n,), and 16 unused bytes in front. time_ns: (n,)."""
 
     data: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+    at: np.ndarray
+    length: np.ndarray
     time_ns: np.ndarray
 
 
 def _fill(model: Model, templates: Templates, step: Step) -> Block:
-    t, top = model.traffic, model.topology
-    data = templates.frames[PLAIN][step.flow]
+    t, top, turn = model.traffic, model.topology, step.turn
+    data = templates.frames[PLAIN][turn]
     n, width = data.shape
+    end = templates.end[PLAIN][turn]
+    kinds = len(templates.frames)
+
+    def take(kind: int) -> np.ndarray:
+        rows = np.flatnonzero(step.kind == kind)
+        data[rows] = templates.frames[kind][turn[rows]]
+        end[rows] = templates.end[kind][turn[rows]]
+        return rows
 
     def store(column: int, values: np.ndarray, size: int) -> None:
         np.ndarray(n, f">u{size}", data, column, (width,))[:] = values
 
-    offsets, wide = t.offsets, WIDE[t.profile]
-    for hop in range(t.hops):
-        base = templates.stack + hop * t.hop_bytes
-        arrival = step.time_ns - HOP_GAP_NS * (hop + 1)
+    if kinds > 1 and t.postcards:
+        take(CONGESTION)  # a postcard like others
+    offsets, wide = t.offsets, t.wide
+    arrival = step.packet_ns
+    for h in range(t.records):
+        base = templates.records + h * t.hop_bytes
+        hop = top.hop[turn, 0] if t.postcards else h
+        arrival = step.packet_ns - HOP_GAP_NS * (hop + 1)
         for bit, values in (
-            (_LATENCY, step.latency[:, hop]),
+            (_LATENCY, step.latency[:, h]),
             (_INGRESS, arrival),
-            (_EGRESS, arrival + step.latency[:, hop]),
-            (_UTILIZATION, step.utilization[:, hop]),
+            (_EGRESS, arrival + step.latency[:, h]),
+            (_UTILIZATION, step.utilization[:, h]),
         ):
             if bit in offsets:
                 size = 8 if wide & bit else 4
                 store(base + offsets[bit], values if size == 8 else values & 0xFFFF_FFFF, size)
         if _QUEUE in offsets:  # below the id, 8 or 16 bits
-            store(base + offsets[_QUEUE] + 2, step.occupancy[:, hop], 2)
-        if _SWITCH in offsets and hop == t.changing_hops - 1 and t.path_changes:
-            switch = np.where(step.moved, top.other_switch[step.flow], top.switch_id[step.flow, hop])
+            store(base + offsets[_QUEUE] + 2, step.occupancy[:, h], 2)
+        if _SWITCH in offsets and h == t.changing_hops - 1 and t.path_changes:
+            switch = np.where(step.moved, top.other_switch[turn], top.switch_id[turn, h])
             store(base + offsets[_SWITCH], switch, 4)
 
-    end = templates.end[PLAIN][step.flow]
-    for kind in range(1, len(templates.frames)):
-        rows = np.flatnonzero(step.kind == kind)
-        data[rows] = templates.frames[kind][step.flow[rows]]
-        end[rows] = templates.end[kind][step.flow[rows]]
+    if kinds > 1:
+        take(DROP)
+    rows = take(CONGESTION) if kinds > 1 and not t.postcards else np.zeros(0, np.int64)
     flat = data.reshape(-1)
-    at = np.arange(n) * width + templates.report[step.flow]
-    words = np.stack([step.sequence, step.time_ns & 0xFFFF_FFFF], axis=1).astype(">u4").view(np.uint8)
-    flat[(at + 8)[:, None] + np.arange(8)] = words
-    if len(templates.frames) > 1:  # egress timestamp, behind ports and queue
-        rows = np.flatnonzero(step.kind == CONGESTION)
-        stamps = (step.time_ns[rows] + 2 & 0xFFFF_FFFF).astype(">u4").view(np.uint8).reshape(-1, 4)
-        flat[(at[rows] + 24)[:, None] + np.arange(4)] = stamps
-    return Block(data, templates.start[step.flow], end, step.time_ns)
+    report = np.arange(n) * width + templates.report[turn]
+    numbers = step.sequence
+    if t.report_version == "2.0":
+        numbers = numbers | 2 << 28 | top.source[turn] % 64 << 22
+    words = [numbers, (arrival if t.postcards else step.time_ns) & 0xFFFF_FFFF][: 1 if t.report_version == "2.0" else 2]
+    at = report + SEQUENCE_AT[t.report_version]
+    stamps = np.stack(words, axis=1).astype(">u4").view(np.uint8)
+    flat[at[:, None] + np.arange(stamps.shape[1])] = stamps
+    if len(rows):  # egress timestamp, behind ports and queue
+        stamp, size = step.time_ns[rows] + 2, 8 if t.report_version == "2.0" else 4
+        stamps = (stamp if size == 8 else stamp & 0xFFFF_FFFF).astype(f">u{size}").view(np.uint8).reshape(-1, size)
+        flat[(report[rows] + LOCAL_STAMP_AT[t.report_version])[:, None] + np.arange(size)] = stamps
+    start = templates.start[turn]
+    if t.individuals > 1:
+        return _gather(data, top.head[turn] == turn, start, templates.report[turn], end, step.time_ns)
+    return Block(data, np.arange(n) * width + start, end - start, step.time_ns)
+
+
+def _gather(
+    data: np.ndarray, first: np.ndarray, start: np.ndarray, report: np.ndarray, end: np.ndarray, time_ns: np.ndarray
+) -> Block:
+    """Frames of one individual report each (n, width), into frames that begin where first (n,) says and go on with the
+    reports that follow. start, report, end: (n,), columns; outer lengths become right."""
+    width = data.shape[1]
+    flat, heads = data.reshape(-1), np.flatnonzero(first)
+    individual = report + GROUP_BYTES
+    payload = np.add.reduceat(end - individual, heads) + GROUP_BYTES + 8
+    row, ip = heads * width, start[heads] + 14
+    ipv4 = report[heads] - ip == 28
+
+    def store(at: np.ndarray, values: np.ndarray) -> None:
+        flat[at[:, None] + np.arange(2)] = values.astype(">u2").view(np.uint8).reshape(-1, 2)
+
+    store(row + report[heads] - 4, payload)
+    store((row + ip + np.where(ipv4, 2, 4)), payload + np.where(ipv4, 20, 0))
+    if ipv4.any():
+        headers = (row + ip)[ipv4]
+        store(headers + 10, np.zeros(len(headers)))
+        bytes_ = flat[headers[:, None] + np.arange(20)]
+        store(headers + 10, ipv4_checksum(bytes_.reshape(-1, 10, 2) @ np.array([256, 1], np.uint32)))
+    begin = np.where(first, start - capture.RECORD_HEADER, individual)
+    column = np.arange(width)
+    pieces = data[(column >= begin[:, None]) & (column < end[:, None])]
+    ends = np.cumsum(end - begin)
+    at = (ends - (end - begin))[heads] + capture.RECORD_HEADER
+    return Block(pieces, at, np.append(ends[heads[1:] - 1], len(pieces)) - at, time_ns[heads])
 
 
 def blocks(model: Model, templates: Templates) -> Iterator[Block]:
     """All frames of the model's traffic, some thousands at a time."""
-    while left := model.traffic.packets - model.done:
-        yield _fill(model, templates, model.step(min(model.block, left)))
+    while n := model.due():
+        yield _fill(model, templates, model.step(n))
 
 
 def frames(traffic: Traffic) -> Iterator[bytes]:
     """All frames of the traffic, in order."""
     model = Model(traffic)
     for block in blocks(model, Templates(model)):
-        width = block.data.shape[1]
-        data, row = block.data.tobytes(), np.arange(len(block.data)) * width
-        for start, end in zip((row + block.start).tolist(), (row + block.end).tolist(), strict=True):
-            yield data[start:end]
+        data = block.data.tobytes()
+        for at, end in zip(block.at.tolist(), (block.at + block.length).tolist(), strict=True):
+            yield data[at:end]
 
 
 def write(traffic: Traffic, path: str) -> Truth:
@@ -654,11 +1046,14 @@ def write(traffic: Traffic, path: str) -> Truth:
     templates = Templates(model)
     with capture.Writer(path) as writer:
         for block in blocks(model, templates):
-            n, width = block.data.shape
-            at = np.arange(n) * width + block.start - capture.RECORD_HEADER
-            headers = capture.record_headers(block.time_ns, block.end - block.start)
-            block.data.reshape(-1)[at[:, None] + np.arange(capture.RECORD_HEADER)] = headers
-            column = np.arange(width)
-            first = block.start[:, None] - capture.RECORD_HEADER
-            writer.write_records(block.data[(column >= first) & (column < block.end[:, None])])
+            headers = capture.record_headers(block.time_ns, block.length)
+            first = block.at - capture.RECORD_HEADER
+            block.data.reshape(-1)[first[:, None] + np.arange(capture.RECORD_HEADER)] = headers
+            records = block.data
+            if records.ndim == 2:
+                n, width = records.shape
+                column, begin = np.arange(width), (first - np.arange(n) * width)[:, None]
+                end = begin + (capture.RECORD_HEADER + block.length)[:, None]
+                records = records[(column >= begin) & (column < end)]
+            writer.write_records(records)
     return model.truth()

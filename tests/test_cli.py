@@ -464,7 +464,7 @@ def mix(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("mix") / "mix.pcap"
     ended = intcollector("generate", "-o", str(path), *MIX)
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert ended.stderr.startswith(f"wrote 400 packets to {path} in ")
+    assert ended.stderr.startswith(f"wrote 400 reports to {path} in ")
     return path
 
 

@@ -525,6 +525,11 @@ def test_json_lines(pair: Lab, tmp_path: pathlib.Path) -> None:
         times.append(record.pop("received_ns"))
         changes = record.pop("changes")
         assert changes
+        reason = record.pop("drop_reason", None)
+        assert (reason is not None) == ("dropped" in changes)
+        if reason is not None:
+            code = record["local_hop"]["drop_reason"]
+            assert reason == config.drop_reason_names.get(code, str(code))
         assert json.dumps(record, sort_keys=True) in reports
         for change in changes:
             if isinstance(change, str):
