@@ -82,11 +82,26 @@ inline_always u32 find_source(struct scratch *s, u32 remembered)
 	return index ? *index : NOBODY;
 }
 
-inline_always void remember_source(struct counters *count, const struct report *r, u32 index, u64 now)
+/* The exporter, and its sequence number. All individual reports of a packet have one number. A report that is refused
+ * behind its header was not lost on the way; and the number of a group that goes up whole counts now, among those that
+ * come before and after it. flow: the report's, or 0. */
+inline_always void remember_source(struct counters *count, struct scratch *s, struct flow *flow, u64 now)
 {
-	struct source *source = sources.lookup(&index);
+	struct report *r = &s->report;
+	struct source *source;
+	u32 at;
 
-	if (!source || index == NOBODY) {
+	if (s->group.active) {
+		r->report_version = 20;
+		r->switch_id = s->group.switch_id;
+		r->hw_id = GROUP_HW_ID(s->group.w0);
+		r->sequence_number = GROUP_SEQUENCE(s->group.w0);
+	}
+	at = find_source(s, flow ? flow->source : NOBODY);
+	if (flow)
+		flow->source = at;
+	source = sources.lookup(&at);
+	if (!source || at == NOBODY) {
 		count->sources_refused++;
 		return;
 	}
@@ -98,19 +113,6 @@ inline_always void remember_source(struct counters *count, const struct report *
 		source->flags |= SOURCE_NAMED;
 	}
 	bpf_spin_unlock(&source->lock);
-}
-
-/* A group that goes up whole: its number counts now, among those that come before and after it. */
-inline_always void remember_group(struct counters *count, struct scratch *s, u64 now)
-{
-	struct report *r = &s->report;
-
-	r->report_version = 20;
-	r->switch_id = s->group.switch_id;
-	r->hw_id = GROUP_HW_ID(s->group.w0);
-	r->sequence_number = GROUP_SEQUENCE(s->group.w0);
-	r->local_bitmap = 0;
-	remember_source(count, r, find_source(s, NOBODY), now);
 }
 
 /* --- remember: ports and queues --------------------------------------------------------------------------------------- */
@@ -220,9 +222,10 @@ inline_always struct flow *find_flow(struct counters *count, struct flow_key *ke
 	return flow;
 }
 
+/* The stack of a whole packet: not one that a transit node flushed, which is a part of a path. */
 inline_always bool has_stack(const struct report *r)
 {
-	return (r->flags & (REPORT_INT | REPORT_INT_MX)) == REPORT_INT;
+	return (r->flags & (REPORT_INT | REPORT_INT_MX | REPORT_INTERMEDIATE)) == REPORT_INT;
 }
 
 /* 0.5 has a header of its own for it. */
@@ -235,7 +238,8 @@ inline_always bool is_drop(const struct report *r)
 inline_always bool is_postcard(const struct report *r, const struct flow *flow)
 {
 	return (r->flags & (REPORT_LOCAL | REPORT_TRACKED_FLOW)) == (REPORT_LOCAL | REPORT_TRACKED_FLOW) &&
-	       !is_drop(r) && !has_stack(r) && r->local.switch_id != NONE32 && !(flow->flags & FLOW_PATH);
+	       !is_drop(r) && !has_stack(r) && !(r->flags & REPORT_INTERMEDIATE) && r->local.switch_id != NONE32 &&
+	       !(flow->flags & FLOW_PATH);
 }
 
 /* What each hop says of its port, queue and latency: the reporting switch itself (0), then those of the stack, which the
@@ -428,8 +432,9 @@ inline_always void sum_places(struct scratch *s, const struct flow *flow)
 	r->flow_latency = s->placing.sum | ((u64)(s->placing.found & 1) - 1);
 }
 
-/* Finds a place for a switch of a flow's path; false where there is none. */
-inline_always bool place_postcard(const struct settings *set, const struct profile *profile, struct scratch *s,
+/* Finds a place for a switch of a flow's path; REPORT_POSTCARD: there is one. Called with a lock of the flow held: its
+ * switches' postcards come at once, and on several CPUs. */
+inline_always void place_postcard(const struct settings *set, const struct profile *profile, struct scratch *s,
 				  struct flow *flow, u64 now)
 {
 	struct report *r = &s->report;
@@ -444,18 +449,19 @@ inline_always bool place_postcard(const struct settings *set, const struct profi
 		placing->place = placing->free;
 	place = reread(&placing->place);
 	if (place == NONE32)
-		return false;
+		return;
 	last = &flow->hops[place & (MAX_HOPS - 1)];
 	put_in_order(set, profile, s, last, known, stamp);
 	if (!known) {
 		s->path_differs = 1;
+		last->switch_id = r->local.switch_id;
+		last->latency = r->local.latency;
 		last->told_latency = NONE32;
 		last->egress_port_id = ~r->local.egress_port_id; /* whatever was here before */
 	}
 	last->ingress_timestamp = stamp;
 	last->seen = seen_at(now) | (stamp != NONE64 ? SEEN_STAMP : 0);
 	r->flags |= REPORT_POSTCARD;
-	return true;
 }
 
 inline_always void remember_drop(struct counters *count, const struct report *r)
@@ -475,24 +481,28 @@ inline_always struct flow *remember(const struct settings *set, const struct pro
 {
 	struct report *r = &s->report;
 	struct flow *flow = 0;
-	u32 source = NOBODY;
 
-	if (r->flags & (REPORT_FLOW_IPV4 | REPORT_FLOW_IPV6)) {
+	if (r->flags & (REPORT_FLOW_IPV4 | REPORT_FLOW_IPV6))
 		flow = find_flow(count, &s->key);
-		if (flow)
-			source = flow->source;
-	}
-	source = find_source(s, meet(source, &s->meeting));
-	source = meet(source, &s->meeting);
-	s->source_at = source;
 	if (is_drop(r)) {
 		r->changes |= CHANGE_DROPPED;
 		remember_drop(count, r);
 	}
 	s->path_differs = 0;
 	REREAD();
-	if (flow && is_postcard(r, flow) && !place_postcard(set, profile, s, flow, now))
-		count->places_refused++;
+	if (flow && is_postcard(r, flow)) {
+		u32 at = (s->key.source_port ^ s->key.destination_port ^ s->key.destination[3]) & (FLOW_LOCKS - 1);
+		struct flow_lock *lock = flow_locks.lookup(&at);
+
+		if (lock) {
+			bpf_spin_lock(&lock->lock);
+			place_postcard(set, profile, s, flow, now);
+			bpf_spin_unlock(&lock->lock);
+		}
+		REREAD();
+		if (!(r->flags & REPORT_POSTCARD))
+			count->places_refused++;
+	}
 	REREAD();
 	remember_hops(set, profile, count, s, flow, now);
 	REREAD();
@@ -517,8 +527,8 @@ inline_always struct flow *remember(const struct settings *set, const struct pro
 		r->changes |= CHANGE_NEW_FLOW;
 	else if (set->keepalive_ns && (s64)(now - flow->told_ns) >= (s64)set->keepalive_ns)
 		r->changes |= CHANGE_KEEPALIVE;
-	flow->source = source;
-	flow->seen_ns = now;
+	if ((s64)(now - flow->seen_ns) > 0) /* one that went up whole comes late */
+		flow->seen_ns = now;
 	flow->reports++;
 	return flow;
 }
@@ -673,10 +683,10 @@ inline_always bool is_accepted(u32 outcome)
 }
 
 /* A packet that is no report, for decode, which wants to hear of every one. */
-inline_always void tell_refused(struct xdp_md *ctx, struct counters *count, struct scratch *s, u32 outcome)
+inline_always void tell_refused(struct xdp_md *ctx, struct counters *count, struct scratch *s)
 {
-	s->report.outcome = outcome;
-	s->report.flags = 0;
+	s->report.outcome = s->outcome;
+	s->report.flags &= REPORT_SOURCE_IPV6;
 	s->report.hop_count = 0;
 	if (send_up(ctx, s))
 		count->events_lost++;
@@ -684,7 +694,7 @@ inline_always void tell_refused(struct xdp_md *ctx, struct counters *count, stru
 		count->events++;
 }
 
-/* The packet itself goes up, to be decoded there. What finds no room stays counted as undecoded. */
+/* The packet itself goes up, to be decoded there. False: it finds no room, and is counted as undecoded. */
 inline_always bool send_whole(struct xdp_md *ctx, const struct settings *set, const struct cursor *c, struct scratch *s)
 {
 	struct report *r = &s->report;
@@ -721,7 +731,7 @@ inline_always bool send_whole(struct xdp_md *ctx, const struct settings *set, co
 			break;
 		cells[(to + i) & (MAX_WHOLE * CELL - 1)] = *byte;
 	}
-	r->flags = REPORT_WHOLE;
+	r->flags = (r->flags & REPORT_SOURCE_IPV6) | REPORT_WHOLE;
 	r->outcome = OUTCOME_UNDECODED;
 	r->ingress_timestamp = size;
 	r->received_ns = bpf_ktime_get_ns();
@@ -748,17 +758,18 @@ inline_always u32 find_profile(const struct settings *set, struct scratch *s)
 	struct source_prefix prefix = {};
 	u64 *address = (u64 *)s->report.source;
 	u32 *index, ip_version = s->report.flags & REPORT_SOURCE_IPV6 ? 6 : 4;
+	u32 generation = reread(&set->generation); /* before the look-up: what is found is not older */
 
 	if (!set->by_source)
 		return 0;
-	if (s->generation != set->generation || s->known_version != ip_version || s->known_source[0] != address[0] ||
+	if (s->generation != generation || s->known_version != ip_version || s->known_source[0] != address[0] ||
 	    s->known_source[1] != address[1]) {
 		prefix.length = 8 * (1 + (ip_version == 6 ? 16 : 4));
 		prefix.ip_version = ip_version;
 		__builtin_memcpy(prefix.address, s->report.source, 16);
 		index = source_profiles.lookup(&prefix);
 		s->known_profile = index ? *index : 0;
-		s->generation = set->generation;
+		s->generation = generation;
 		s->known_version = ip_version;
 		s->known_source[0] = address[0];
 		s->known_source[1] = address[1];
@@ -767,17 +778,12 @@ inline_always u32 find_profile(const struct settings *set, struct scratch *s)
 }
 
 /* What user space put in front of a packet that it runs through the program, if it did. */
-inline_always bool is_resumed(struct xdp_md *ctx, struct scratch *s)
+inline_always struct resume *resumed(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *meta = (void *)(long)ctx->data_meta;
 	struct resume *resume = meta;
 
-	s->resume.received_ns = 0;
-	s->resume.flags = 0;
-	if ((void *)(resume + 1) > data || resume->magic != RESUME_MAGIC)
-		return false;
-	s->resume = *resume;
-	return true;
+	return (void *)(resume + 1) > data || resume->magic != RESUME_MAGIC ? 0 : resume;
 }
 
 /* Go on with another part of the packet: a tail call, which does not come back. All that it needs is in s. */
@@ -791,16 +797,17 @@ inline_always void go_to(struct xdp_md *ctx, struct scratch *s, u32 stage)
 
 int collector(struct xdp_md *ctx)
 {
-	u32 zero = 0, outcome = OUTCOME_OK, stage;
+	struct resume *resume = resumed(ctx);
+	u32 zero = 0, which = resume != 0, outcome = OUTCOME_OK, stage;
 	struct settings *set = settings.lookup(&zero);
-	struct counters *count = counters.lookup(&zero);
-	struct scratch *s = scratches.lookup(&zero);
+	struct counters *count = counters.lookup(&which);
+	struct scratch *s = scratches.lookup(&which);
 	struct profile *profile;
 	struct group *group;
 	struct cursor c = {(void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, 0};
 
 	if (!set || !count || !s)
-		return XDP_PASS; /* cannot be: all three are arrays of one */
+		return XDP_PASS; /* cannot be: all three are arrays */
 	FENCE(c.data); /* or the compiler, which knows that they were 32 bits, computes with them before they are pointers */
 	FENCE(c.data_end);
 	group = &s->group;
@@ -808,7 +815,9 @@ int collector(struct xdp_md *ctx)
 	s->stage = STAGE_PACKET;
 	if (stage == STAGE_PACKET) {
 		s->calls = 0;
-		s->counted = !is_resumed(ctx, s);
+		s->counted = !resume;
+		s->header = 0;
+		s->resume = resume ? *resume : (struct resume){};
 		c.end = c.data_end - c.data;
 		s->size = c.end;
 		c.end = meet(c.end + set->cut, &s->meeting);
@@ -828,6 +837,7 @@ int collector(struct xdp_md *ctx)
 		if (stage == STAGE_PACKET)
 			outcome = parse_report(&c, profile, s);
 		REREAD();
+		s->header |= outcome == OUTCOME_OK;
 		if (outcome == OUTCOME_OK && group->active)
 			outcome = set->cut ? OUTCOME_UNDECODED : parse_individual(&c, s);
 	}
@@ -863,40 +873,40 @@ int collector(struct xdp_md *ctx)
 			outcome = OUTCOME_UNDECODED;
 		}
 	}
-	if (is_accepted(outcome)) {
-		u64 now = NOW();
-		struct flow *flow;
+	s->outcome = outcome;
+	s->report.outcome = outcome;
+	s->waits = 0;
+	REREAD();
 
-		s->report.outcome = outcome;
-		s->outcome = outcome;
-		REREAD();
+	struct flow *flow = 0;
+	u64 now = s->resume.received_ns;
+
+	if (!now && s->header)
+		now = NOW();
+
+	if (is_accepted(reread(&s->outcome))) {
 		flow = remember(set, profile, count, s, now);
 		REREAD();
 		tell(ctx, set, count, s, flow, now);
-		REREAD();
-		/* all individual reports of a packet have one number; of one that went up whole it was counted then */
-		if (!(s->report.flags & REPORT_CONTINUED) && s->counted)
-			remember_source(count, &s->report, reread(&s->source_at), now);
-		REREAD();
-		if (group->active) {
-			if (group->telling && group->more) {
-				group->count++;
-				group->at = group->next;
-				go_to(ctx, s, STAGE_INDIVIDUAL);
-			}
-			s->outcome = group->unknown;
-		}
-		outcome = reread(&s->outcome);
-	} else {
-		if (outcome == OUTCOME_UNDECODED && s->counted && group->active)
-			remember_group(count, s, NOW());
-		if (outcome == OUTCOME_UNDECODED && s->counted && send_whole(ctx, set, &c, s)) {
-			/* user space tells what it was */
-		} else if (set->tell_all) {
-			tell_refused(ctx, count, s, outcome);
-		}
+	} else if (s->outcome == OUTCOME_UNDECODED && s->counted && send_whole(ctx, set, &c, s)) {
+		s->waits = 1; /* for user space, which counts it under what it was */
+	} else if (set->tell_all) {
+		tell_refused(ctx, count, s);
 	}
-	if (s->counted)
+	REREAD();
+	if (s->header && s->counted && (!is_accepted(s->outcome) || !(s->report.flags & REPORT_CONTINUED)))
+		remember_source(count, s, flow, now);
+	REREAD();
+	if (group->active && is_accepted(reread(&s->outcome))) {
+		if (group->telling && group->more) {
+			group->count++;
+			group->at = group->next;
+			go_to(ctx, s, STAGE_INDIVIDUAL);
+		}
+		s->outcome = group->unknown;
+	}
+	outcome = reread(&s->outcome);
+	if (s->counted && !s->waits)
 		count->outcomes[outcome & (OUTCOMES - 1)]++;
 	if (is_accepted(outcome) || outcome == OUTCOME_UNDECODED)
 		return set->verdict_ok;

@@ -66,11 +66,27 @@ inline_always void late(struct source *source, u32 narrow)
 		source->lost--;
 }
 
+/* Where it went on is where it was before: it did not begin anew, its reports come in two strands, one far behind the other
+ * (over two receive queues, say). What was taken for a new life was late. */
+inline_always void take_back_restart(struct source *source)
+{
+	u64 late = source->since - 1; /* without the report at hand */
+
+	source->flags &= ~(SOURCE_RESTARTED | SOURCE_SUSPECT);
+	source->restarted--;
+	source->reordered += late;
+	source->highest = source->before_highest;
+	source->first = source->before_first;
+	source->window = source->before_window;
+	source->lost = source->before_lost > late ? source->before_lost - late : 0;
+}
+
 /* Sequence numbers, by signed difference from the highest seen, so that a wrap is a non-event. window holds which of the
  * last SEQUENCE_WINDOW were seen: a late one is reordered and no longer lost, one seen before is duplicated. What is
  * further back, or so far ahead that a restart is likelier than a loss (more than MAX_SEQUENCE_GAP, to a number near 0 or
  * by more than 2^24), is suspect: if the next report continues there, the exporter began anew, and nothing was lost;
- * otherwise it was late, or if it is the same again, duplicated. An exporter that has only ever sent 0 does not count
+ * otherwise it was late, or if it is the same again, duplicated. If soon after that a report goes on where the numbers were
+ * before, it did not begin anew after all. An exporter that has only ever sent 0 does not count
  * (ONOS). narrow: bits that the numbers have less than 32. Called with the source's lock held. */
 inline_always void sequence(struct source *source, u32 number, u32 narrow)
 {
@@ -78,6 +94,16 @@ inline_always void sequence(struct source *source, u32 number, u32 narrow)
 	u32 mask = 0xFFFFFFFFU >> narrow;
 
 	source->received++;
+	if (source->flags & SOURCE_RESTARTED) {
+		s32 beyond = ahead_of(source->before_highest, number, narrow);
+
+		if (++source->since > BELIEVED_AFTER) {
+			source->flags &= ~SOURCE_RESTARTED;
+		} else if (beyond > 0 && beyond <= SEQUENCE_WINDOW && ahead != 1) {
+			take_back_restart(source);
+			ahead = beyond;
+		}
+	}
 	if (source->received == 1) {
 		source->highest = number;
 		source->first = number;
@@ -96,12 +122,17 @@ inline_always void sequence(struct source *source, u32 number, u32 narrow)
 			source->window |= bit;
 			source->reordered++;
 			/* what came before the first was never counted lost */
-			if (ahead_of(source->first, number, narrow) > 0)
+			if (ahead_of(source->first, number, narrow) > 0 && source->lost)
 				source->lost--;
 		}
 	} else if (source->flags & SOURCE_SUSPECT && number == source->suspect) {
-		source->flags &= ~SOURCE_SUSPECT;
+		source->flags = (source->flags & ~SOURCE_SUSPECT) | SOURCE_RESTARTED;
 		source->restarted++;
+		source->since = 2;
+		source->before_highest = source->highest;
+		source->before_first = source->first;
+		source->before_window = source->window;
+		source->before_lost = source->lost;
 		source->highest = number;
 		source->first = (number - 1) & mask;
 		source->window = 3;

@@ -21,14 +21,18 @@ BPF_F_TABLE("lpm_trie", struct source_prefix, u32, source_profiles, MAX_PROFILES
 /* the program itself, so that it can go on with another part of a packet: U sets it at start */
 BPF_PROG_ARRAY(again, 1);
 
-/* a packet at work: K only; U reads it nowhere but in tests */
-BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
+/* a packet at work: K only; U reads it nowhere but in tests. 0: from the network, 1: run by user space, which before
+ * Linux 6.3 the network could interrupt */
+BPF_PERCPU_ARRAY(scratches, struct scratch, 2);
 
-/* what the program did: K writes, U sums over the CPUs */
-BPF_PERCPU_ARRAY(counters, struct counters, 1);
+/* what the program did, in the same two places: K writes, U sums over them and the CPUs */
+BPF_PERCPU_ARRAY(counters, struct counters, 2);
 
 /* the flows, least recently used goes: K writes, U reads */
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS);
+
+/* one for each of some flows: K only */
+BPF_ARRAY(flow_locks, struct flow_lock, FLOW_LOCKS);
 
 /* what a flow begins as: U sets it at start, K copies it */
 BPF_ARRAY(new_flow, struct flow, 1);

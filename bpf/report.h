@@ -19,6 +19,7 @@
 #define LATENCY_BUCKETS 35     /* ns: 0, [1,1], [2,3], [4,7] .. [2^31, 2^32-1], more, then "no latency" */
 #define NO_LATENCY 34	       /* the bucket of hops that have none */
 #define SEQUENCE_WINDOW 64     /* sequence numbers looked back on for reordering and duplicates */
+#define BELIEVED_AFTER 4096    /* reports after which a restart is no longer taken back */
 #define MAX_SEQUENCE_GAP 65536 /* a jump ahead that is believed to be loss whatever it lands on; see sequence() */
 #define MAX_TUNNELS 4	       /* encapsulations looked into, one behind the other */
 #define MAX_LABELS 8	       /* of an MPLS stack */
@@ -75,7 +76,7 @@ enum outcome {
 	OUTCOME_BAD_TLV = 36,
 	/* accepted, but nobody can tell what is inside the inner packet: kept without INT */
 	OUTCOME_UNKNOWN_ENCAPSULATION = 37,
-	/* went up whole, to be decoded there; then it counts under what it was found to be. What stays here found no room */
+	/* to be decoded by user space, and found no room on the way. One that does is counted there, under what it was */
 	OUTCOME_UNDECODED = 38,
 	OUTCOMES = 64,
 };
@@ -244,6 +245,13 @@ struct flow {
 	struct flow_hop hops[MAX_HOPS];
 };
 
+#define FLOW_LOCKS 1024
+
+/* Of some flows, by their ports: an entry of an LRU hash cannot hold one. */
+struct flow_lock {
+	struct bpf_spin_lock lock;
+};
+
 enum flow_flag {
 	FLOW_PATH = 1,	      /* a stack was seen: hops and hop_count count */
 	FLOW_CONGESTED = 2,   /* the last report had Q, and that was told */
@@ -307,11 +315,15 @@ struct source {
 	u64 restarted;
 	u8 address[16];
 	u32 switch_id;
-	u32 highest;  /* sequence number */
-	u32 first;    /* what comes before it was never counted lost */
-	u32 suspect;  /* where an exporter that began anew goes on */
+	u32 highest;	   /* sequence number */
+	u32 first;	   /* what comes before it was never counted lost */
+	u32 suspect;	   /* where an exporter that began anew goes on */
+	u64 before_window; /* as they were before it did */
+	u64 before_lost;
+	u32 before_highest;
+	u32 before_first;
 	u32 reporter; /* the switch: as switch_id, or of 0.5 what its reports name; all ones: none, or several */
-	u32 pad;
+	u32 since;    /* reports since it began anew */
 	struct bpf_spin_lock lock;
 	u8 hw_id;
 	u8 ip_version;
@@ -320,9 +332,10 @@ struct source {
 };
 
 enum source_flag {
-	SOURCE_COUNTS = 1,  /* a sequence number other than 0 was seen */
-	SOURCE_SUSPECT = 2, /* the last report was far from the highest: suspect counts */
-	SOURCE_NAMED = 4,   /* a switch was named: reporter counts */
+	SOURCE_COUNTS = 1,    /* a sequence number other than 0 was seen */
+	SOURCE_SUSPECT = 2,   /* the last report was far from the highest: suspect counts */
+	SOURCE_NAMED = 4,     /* a switch was named: reporter counts */
+	SOURCE_RESTARTED = 8, /* it began anew, as far as one can tell: before_* and since count */
 };
 
 /* drop reports, by who and why */

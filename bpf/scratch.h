@@ -154,7 +154,8 @@ struct scratch {
 	u32 utilization_news; /* bit 0: the reporting switch's, bit 1 + i: hop i's */
 	u32 occupancy_news;
 	u32 latency_news;
-	u32 source_at; /* index into sources */
+	u32 header; /* the report header was right */
+	u32 waits;  /* what the packet was is counted by user space */
 };
 
 enum stage {

@@ -242,9 +242,8 @@ class Collector:
         for attachment in self.attachments:
             attachment.close()
         if self.exporters:
-            self.drain()
-            while self.datapath.has_more:
-                self.drain()
+            while len(self.drain()) or self.datapath.has_more:
+                pass
         for exporter in self.exporters.values():
             exporter.close(CLOSE_S)
         self.attachments, self.exporters = [], {}

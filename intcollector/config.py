@@ -89,6 +89,13 @@ def interval(text: str) -> float:
     return value
 
 
+def timeout(text: str) -> float:
+    """A time, more than 0, that the kernel program counts in 31 bits of 2^20 ns."""
+    if interval(text) > 86400:
+        raise UsageError(f"{text} is more than a day of 86400 seconds")
+    return interval(text)
+
+
 def window(text: str) -> float:
     """A time that the kernel program counts in 32 bits of ns."""
     return real(text, 0, 4, "a number of seconds", "a time between 0 and 4 seconds")
@@ -389,7 +396,7 @@ class Config:
         live=True,
     )
     postcard_timeout: float = option(
-        5.0, "seconds after which a switch that sent no postcard is no longer in a flow's path", parse=interval,
+        5.0, "seconds after which a switch that sent no postcard is no longer in a flow's path", parse=timeout,
         metavar="S", live=True,
     )  # fmt: skip
     links: tuple[tuple[int, int, int], ...] = option(

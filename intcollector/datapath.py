@@ -57,6 +57,8 @@ PAGE = mmap.PAGESIZE
 UNDECODED = OUTCOMES.index("undecoded")
 MAX_FINISHED = 256
 """Packets that came up whole and are decoded in one drain: a tenth of a second's work."""
+MAX_WAITING = 1024
+"""... and packets that wait for it: some seconds' work. Those beyond it are given up, counted as undecoded."""
 MAX_TEST_RUN = 3498
 """Bytes that BPF_PROG_TEST_RUN takes: what fits into a page beside XDP's own room."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -394,7 +396,7 @@ class Datapath:
         kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
         kernel.map_update(self._maps["again"], bytes(4), struct.pack("=I", self.fd))
         self._profiles = Profiles(self._maps["profiles"], self._maps["source_profiles"])
-        self._of_whole = np.zeros(len(OUTCOMES), np.int64)
+        self._of_whole = np.zeros(len(OUTCOMES), np.uint64)
         self._can_resume = True
         self._left: collections.deque[Batch] = collections.deque()  # what the last drain did not get to
         self.apply(config)
@@ -425,8 +427,7 @@ class Datapath:
         into packets of one report each, and those go through the program, so that one piece of code keeps the state and
         decides what is news.
         """
-        if not self._left:
-            self._left.append(to_batch(self.transport.drain(), clock_offset_ns()))
+        self._leave(to_batch(self.transport.drain(), clock_offset_ns()))
         done: list[Batch] = []
         finished = 0
         while self._left and finished < MAX_FINISHED:
@@ -455,15 +456,22 @@ class Datapath:
         if outcome in ACCEPTED and not self._resume(frame, report["received_ns"]):
             outcome = UNDECODED
         self._of_whole[outcome] += 1
-        self._of_whole[UNDECODED] -= 1
         if outcome in ACCEPTED:
             batch = to_batch(self.transport.drain(), one.clock_ns)
             own = batch.reports["resumed"] != 0
-            self._left.append(batch.only(~own))
+            self._leave(batch.only(~own))
             return batch.only(own)
         heads = one.reports[: int(self._tell_all)].copy()
         heads["outcome"], heads["flags"], heads["hop_count"] = outcome, 0, 0
         return Batch(heads, clock_ns=one.clock_ns)
+
+    def _leave(self, batch: Batch) -> None:
+        """Put events behind what is left; of packets that came up whole only so many, the others are given up."""
+        whole = batch.reports["flags"] & ReportFlag.WHOLE != 0
+        waiting = sum(np.count_nonzero(b.reports["flags"] & ReportFlag.WHOLE) for b in self._left)
+        given_up = whole & (np.cumsum(whole) > MAX_WAITING - waiting)
+        self._of_whole[UNDECODED] += np.count_nonzero(given_up)
+        self._left.append(batch.only(~given_up))
 
     def _resume(self, frame: bytes, received_ns: int) -> bool:
         """Have the program remember and tell the reports of a packet; whether the kernel can do that (Linux 5.15)."""
@@ -481,12 +489,14 @@ class Datapath:
             if self._can_resume:
                 log.warning("this kernel cannot take packets back (Linux 5.15 can): large groups stay undecoded")
             self._can_resume = False
-        return self._can_resume
+            return False
+        return True
 
     def counters(self) -> np.ndarray:
         """What the program did: COUNTERS (), summed over the CPUs; packets that went up whole under what they were."""
-        counters = self._sum("counters", COUNTERS, 1)[0]
-        counters["outcomes"][: len(OUTCOMES)] += self._of_whole.astype(np.uint64)  # some are negative: they wrap
+        counters = self._sum("counters", COUNTERS, 2)
+        counters = np.ascontiguousarray(counters.view("<u8").reshape(2, -1).sum(axis=0)).view(COUNTERS)[0]
+        counters["outcomes"][: len(OUTCOMES)] += self._of_whole
         return counters
 
     def state(self) -> State:

@@ -405,7 +405,7 @@ def port_series(state: State) -> list[Series | Histogram]:
             bounds=(2.0 ** np.arange(NO_LATENCY - 1) - 1) / NS_PER_SECOND,
             counts=counts[:, :-1],
             totals=counts[:, -1],
-            sums=_sums(statistics["latency_sum"], group, len(first)) / NS_PER_SECOND,
+            sums=np.bincount(group, statistics["latency_sum"].astype(np.float64), len(first)) / NS_PER_SECOND,
         ),
         _series("int_hops_without_latency_total", buckets[:, NO_LATENCY], switches),
         _one("int_hops_without_switch_total", state.port_statistics["buckets"][:1].sum()),
@@ -499,6 +499,7 @@ def flow_points(batch: Batch, config: Config) -> Points:
     reports = batch.reports
     hops = np.bincount(batch.hop_report, minlength=len(reports))
     has_path = (reports["flags"] & (ReportFlag.INT | ReportFlag.POSTCARD) != 0) & (hops > 0)
+    has_path &= reports["flags"] & ReportFlag.INTERMEDIATE == 0  # a stack that was flushed is a part of a path
     news = (reports["changes"] & FLOW_NEWS != 0) & has_path
     rows = np.flatnonzero(news)
 

@@ -124,6 +124,7 @@ def forget(datapath: Datapath) -> None:
     datapath._of_whole[:] = 0
     ports, queues, sources = datapath._allocated()
     used = {"ports": ports, "port_statistics": ports, "queues": queues, "queue_statistics": queues, "sources": sources}
+    used["counters"] = 2
     cpus = len(datapath._cpus)
     for name, struct_name in ARRAYS.items():
         zeros = bytes(LAYOUT.dtypes[struct_name].itemsize * (cpus if name in PER_CPU else 1))

@@ -451,3 +451,9 @@ def test_cpus() -> None:
     online, possible = under_test._cpus("online"), under_test._cpus("possible")
     assert os.sched_getaffinity(0) <= set(online) <= set(possible)
     assert len(possible) == len(set(possible))
+
+
+@needs_root
+def test_the_verifier_has_room_to_spare(datapaths: Datapaths) -> None:
+    """The kernel looks at a million instructions at most; others count otherwise, so some are left."""
+    assert datapaths(Config()).loaded.verified_instructions < 850_000

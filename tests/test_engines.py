@@ -20,10 +20,6 @@ from .needs import needs_root
 pytestmark = needs_root
 
 GROUPS = differ.by_options(differ.VECTORS)
-LOOKED_AT = {"v20_report_length_ff": 130}
-"""Bytes of a packet to be changed one by one, where it is not all. Here its headers and the first hop: the nineteen
-hops behind are read as that one is, the payload behind those by nobody, and together they are a tenth of all bytes."""
-
 Group = tuple[list[dict], Config, KernelDecoder]
 """Vectors, how a collector is set for them, and a decoder that is set so."""
 
@@ -36,17 +32,11 @@ def decoder() -> Iterator[KernelDecoder]:
     decoder.close()
 
 
-def set_to(decoder: KernelDecoder, config: Config) -> None:
-    """The next packets are decoded so."""
-    decoder._config = config
-    decoder._datapath.apply(config)
-
-
 @pytest.fixture(params=list(GROUPS), ids=range(len(GROUPS)))
 def group(request: pytest.FixtureRequest, decoder: KernelDecoder) -> Group:
     """The vectors, by what a collector has to be set to."""
     config = Config.from_options(json.loads(request.param))
-    set_to(decoder, config)
+    decoder.apply(config)
     return GROUPS[request.param], config, decoder
 
 
@@ -71,6 +61,24 @@ def test_the_engines_agree_on_every_prefix(group: Group) -> None:
     assert list(differ.disagreements(decoder, config, prefixes + fitting)) == []
 
 
+FIRST_HOP_ENDS_AT = {"v20_report_length_ff": 130}
+"""Of the largest packet no byte behind its first hop is changed: the nineteen hops there are read as that one is."""
+
+
+def changes(frame: bytes, at: int, config: Config) -> list[bytes]:
+    """The frame with a byte made every other value; if it means nothing, that is if no bit of it does, with each bit
+    turned only."""
+
+    def with_value(value: int) -> bytes:
+        return frame[:at] + bytes([value]) + frame[at + 1 :]
+
+    turned = [with_value(frame[at] ^ 1 << bit) for bit in range(8)]
+    answer = wire.decode(frame, config)
+    if all(wire.decode(one, config) == answer for one in turned):
+        return turned
+    return [with_value(value) for value in range(256) if value != frame[at]]
+
+
 def every_byte(options: str, part: int, parts: int) -> tuple[int, list[differ.Disagreement]]:
     """Every change of one byte of the valid vectors with these options: how many packets, and which the engines see
     differently. In a process of its own."""
@@ -80,8 +88,8 @@ def every_byte(options: str, part: int, parts: int) -> tuple[int, list[differ.Di
     count, found = 0, []
     for vector in valid[part::parts]:
         frame = bytes.fromhex(vector["packet"])
-        for at in range(LOOKED_AT.get(vector["name"], len(frame))):
-            changed = [frame[:at] + bytes([value]) + frame[at + 1 :] for value in range(256) if value != frame[at]]
+        for at in range(FIRST_HOP_ENDS_AT.get(vector["name"], len(frame))):
+            changed = changes(frame, at, config)
             count += len(changed)
             found += list(differ.disagreements(decoder, config, changed))
     return count, found
@@ -91,11 +99,11 @@ def test_the_engines_agree_on_every_change_of_one_byte() -> None:
     """Every byte of every valid packet, made every other value, is the same to both engines."""
     context = multiprocessing.get_context("spawn")
     parts = 2
-    with concurrent.futures.ProcessPoolExecutor(parts, context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(parts, context, differ.load) as pool:
         jobs = [pool.submit(every_byte, options, part, parts) for options in GROUPS for part in range(parts)]
         results = [job.result() for job in jobs]
     assert [found for _, found in results if found] == []
-    assert sum(count for count, _ in results) > 2_800_000
+    assert sum(count for count, _ in results) > 1_600_000
 
 
 @pytest.mark.parametrize("marked", [True, False], ids=["marked", "unmarked"])
@@ -104,5 +112,5 @@ def test_the_engines_agree_on_mutations(group: Group, marked: bool) -> None:
     vectors, config, decoder = group
     if not marked:
         config = dataclasses.replace(config, int_dscp=None)
-        set_to(decoder, config)
+        decoder.apply(config)
     assert list(differ.disagreements(decoder, config, differ.mutated(vectors, 150 * len(vectors), seed=20))) == []

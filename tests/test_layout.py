@@ -197,7 +197,7 @@ def test_a_packet_that_goes_up_whole_travels_in_the_same_cells() -> None:
 
 
 def test_outcomes_are_told_by_number() -> None:
-    """OUTCOMES has the name of outcome n at place n, and the counters have room for all that their mask lets through."""
+    """OUTCOMES has the name of outcome n at place n, and counters have room for all that the mask lets through."""
     assert [LAYOUT.enums["outcome"][f"OUTCOME_{name.upper()}"] for name in layout.OUTCOMES] == list(range(39))
     room = LAYOUT.enums["outcome"]["OUTCOMES"]
     assert LAYOUT.dtypes["counters"]["outcomes"].shape == (room,) == (64,)

@@ -12,7 +12,7 @@ import random
 import re
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pytest
 
 from intcollector import kernel, wire
 from intcollector.batch import State
-from intcollector.config import Config
+from intcollector.config import PROFILES, Config
 from intcollector.datapath import Datapath
 from intcollector.layout import LATENCY_BUCKETS, MAX_HOPS, OUTCOMES, FlowFlag, bpf_folder
 
@@ -158,12 +158,34 @@ class Recount:
                 queue["max"] = max(queue["max"], occupancy + 1)
 
 
-@pytest.mark.parametrize("profile", ["spec", "l2port4", "geant", "onos", "intcollector"])
-def test_the_maps_are_exact(datapaths: Datapaths, profile: str) -> None:
+def frame_of(int_version: str, config: Config, hops: Sequence[Mapping[str, int | None]], flow: str) -> bytes:
+    """A frame with a stack of INT 0.5 or 2.x, in a report of the Telemetry Report that came with it."""
+    version, missing = ("0.5", "switch_id") if int_version == "0.5" else ("2.0", "ingress_timestamp")
+    report = batches.report(version=version, flow=flow, **{missing: None})
+    if hops:
+        items = wire.ITEMS_0_5 if int_version == "0.5" else wire.ITEMS_2
+        bits = [bit for bit, item in items.items() if {name for name, _ in item.fields} & hops[0].keys()]
+        bitmap = sum(0x8000 >> bit for bit in bits)
+        every: dict[str, int | None] = {name: None for bit in bits for name, _ in items[bit].fields}
+        report["int"] = {
+            "version": int_version,
+            "mode": "MD",
+            "instruction_bitmap": f"{bitmap:#06x}",
+            "hop_ml": wire.words(bitmap, items),
+            "remaining_hop_count": 8,
+            "hop_count": len(hops),
+            "hops": [{**every, **hop} for hop in hops],
+        }
+    return wire.encode(report, config)
+
+
+@pytest.mark.parametrize("layout", ["spec", "l2port4", "geant", "onos", "intcollector", "0.5", "2.x"])
+def test_the_maps_are_exact(datapaths: Datapaths, layout: str) -> None:
     """Flows, ports, queues and histograms hold what a recount in Python of 600 reports of all shapes gives."""
-    chance = random.Random(profile)
+    chance = random.Random(layout)
+    profile = layout if layout in PROFILES else "spec"
     config = dataclasses.replace(CONFIG, profile=profile)
-    wide = profile == "geant"
+    wide = layout in ("geant", "2.x")
     recount = Recount({(NONE32, NONE16): {"buckets": [0] * LATENCY_BUCKETS, "sum": 0, "value": NONE32}}, {})
     flows: dict[tuple[Any, ...], dict[str, Any]] = {}
     frames = []
@@ -177,7 +199,8 @@ def test_the_maps_are_exact(datapaths: Datapaths, profile: str) -> None:
             continue
         at = chance.randrange(40)
         key = (f"10.0.0.{at}", "10.1.0.1", at, 80, 6 if at % 2 else 17)
-        frames.append(frame(config, *hops, flow=f"{key[0]}:{key[2]}>{key[1]}:{key[3]}/{key[4]}"))
+        text = f"{key[0]}:{key[2]}>{key[1]}:{key[3]}/{key[4]}"
+        frames.append(frame(config, *hops, flow=text) if layout in PROFILES else frame_of(layout, config, hops, text))
         flow = flows.setdefault(key, {"reports": 0, "latency": NONE64, "hops": None})
         flow["reports"] += 1
         for hop in hops[:MAX_HOPS]:
@@ -308,6 +331,153 @@ def test_latency_of_the_reporting_switch(datapaths: Datapaths, ingress: int, loc
     (statistics,) = state.port_statistics[1:]
     assert np.flatnonzero(statistics["buckets"]).tolist() == [bucket(latency)]
     assert statistics["latency_sum"] == (latency or 0)
+
+
+def report_05(header: Hop | None, **more: Any) -> bytes:
+    """A frame with a report of Telemetry Report 0.5. header: its local or drop header, which is zero where it says
+    nothing."""
+    if header is not None:
+        kind = 1 if "drop_reason" in header else 2
+        names = [name for name, _ in wire.SWITCH_0_5[kind].fields if name and name != "switch_id"]  # type: ignore[union-attr]
+        more |= {"local_hop": {name: header.get(name, 0) for name in names}}
+    switch = more.pop("switch_id", 8) if header is not None else None
+    return wire.encode(batches.report(version="0.5", switch_id=switch, **more), CONFIG)
+
+
+def report_20(local: Hop | None, **more: Any) -> bytes:
+    """A frame with a report of Telemetry Report 2.0. local: as of frame()."""
+    if local is not None:
+        items = wire.REPORT_METADATA_2_0.values()
+        names = [{name for name, _ in item.fields if name} for item in items]
+        said = {name for some in names if some & local.keys() for name in some}
+        more |= {"local_hop": {name: local.get(name, 0) for name in said}}
+    report = batches.report(version="2.0", switch_id=8, ingress_timestamp=None, tracked_flow=False) | more
+    return wire.encode(report, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("ingress", "egress", "latency"),
+    [
+        (1000, 1400, 400),
+        (1000, 1000, 0),
+        (W32 - 10, 20, 30),
+        (1000, W32 - 1, None),
+        (1000, 999, None),
+        (W32 - 1, 20, 21),
+    ],
+)
+def test_the_local_header_of_0_5(datapaths: Datapaths, ingress: int, egress: int, latency: int | None) -> None:
+    """A switch-local header counts for its port and queue, with the latency from ingress to egress timestamp."""
+    local = {
+        "ingress_port_id": 2,
+        "egress_port_id": 3,
+        "queue_id": 5,
+        "queue_occupancy": 70,
+        "egress_timestamp": egress,
+    }
+    one = report_05(local, ingress_timestamp=ingress, tracked_flow=False)
+    state = run(datapaths(CONFIG), one, report_05(local | {"queue_occupancy": 60}, ingress_timestamp=ingress))
+    port, statistics = points_of(state.ports, state.port_statistics)[8, 3]
+    assert np.flatnonzero(statistics["buckets"]).tolist() == [bucket(latency)]
+    assert statistics["buckets"].sum() == 2 and statistics["latency_sum"] == 2 * (latency or 0)
+    assert port["value"] == NONE32  # it says nothing of the port's utilisation
+    queue, most = points_of(state.queues, state.queue_statistics)[8, 5]
+    assert (queue["value"], most["occupancy_max"]) == (60, 71)
+    assert len(state.ports) == len(state.queues) == 2 and not len(state.drops)
+
+
+def test_the_local_header_of_0_5_without_values(datapaths: Datapaths) -> None:
+    """A port, queue or occupancy of all ones is none: only the switch's latency is kept, beside no port's number."""
+    local = {"egress_port_id": NONE16, "queue_id": 255, "queue_occupancy": 2**24 - 1, "egress_timestamp": 1400}
+    state = run(datapaths(CONFIG), report_05(local, ingress_timestamp=1000))
+    _, statistics = points_of(state.ports, state.port_statistics)[8, NONE16]
+    assert statistics["buckets"][bucket(400)] == 1
+    assert len(state.queues) == 1
+    state = run(datapaths(CONFIG), report_05(local | {"queue_id": 5}, ingress_timestamp=1000))
+    queue, most = points_of(state.queues, state.queue_statistics)[8, 5]
+    assert (queue["value"], most["occupancy_max"]) == (NONE32, 0)
+
+
+@pytest.mark.parametrize(
+    ("ingress", "egress", "said", "latency"),
+    [
+        pytest.param(1000, 1400, None, 400, id="64 bits"),
+        pytest.param(W64 - 10, 20, None, 30, id="across the wrap"),
+        pytest.param(2 * W32 - 10, 2 * W32 + 20, None, 30, id="where 32 bits would wrap"),
+        pytest.param(5, 5 + W32 - 2, None, W32 - 2, id="the most that is kept"),
+        pytest.param(5, 5 + W32 - 1, None, None, id="more than is kept"),
+        pytest.param(5, 4 + 2 * W32, None, None, id="far more"),
+        pytest.param(20, 10, None, None, id="backwards"),
+        pytest.param(W64 - 1, 10, None, None, id="no ingress timestamp"),
+        pytest.param(10, W64 - 1, None, None, id="no egress timestamp"),
+        pytest.param(1000, 1400, 7, 7, id="a latency of its own"),
+        pytest.param(1000, 1400, NONE32, 400, id="no latency of its own"),
+    ],
+)
+def test_latency_of_a_node(
+    datapaths: Datapaths, ingress: int, egress: int, said: int | None, latency: int | None
+) -> None:
+    """Without a hop latency the node's is from its ingress to its egress timestamp, of 64 bits."""
+    local = {"egress_port_id": 3, "ingress_timestamp": ingress, "egress_timestamp": egress}
+    state = run(datapaths(CONFIG), report_20(local | ({} if said is None else {"hop_latency": said})))
+    (statistics,) = state.port_statistics[1:]
+    assert np.flatnonzero(statistics["buckets"]).tolist() == [bucket(latency)]
+    assert statistics["latency_sum"] == (latency or 0)
+
+
+def test_what_a_node_says_of_itself(datapaths: Datapaths) -> None:
+    """Metadata of 2.0 counts for the node's port and queue; of what has a number only, what is not all ones."""
+    local = {"egress_port_id": 3, "hop_latency": 400, "queue_id": 5, "queue_occupancy": 70, "buffer_occupancy": 2,
+             "egress_port_tx_utilization": 9, "l2_egress_port_id": 77}  # fmt: skip
+    none = dict.fromkeys(local, 0) | {"egress_port_id": 3, "queue_id": 255, "queue_occupancy": 9,
+                                     "hop_latency": NONE32, "egress_port_tx_utilization": NONE32}  # fmt: skip
+    elsewhere = report_20({"egress_port_id": 4, "hop_latency": 1})
+    state = run(datapaths(CONFIG), report_20(local), report_20(none), elsewhere, report_20(None))
+    port, statistics = points_of(state.ports, state.port_statistics)[8, 3]
+    assert port["value"] == 9
+    assert statistics["buckets"][bucket(400)] == statistics["buckets"][bucket(None)] == 1
+    assert statistics["latency_sum"] == 400
+    queue, most = points_of(state.queues, state.queue_statistics)[8, 5]
+    assert (queue["value"], most["occupancy_max"]) == (70, 71)
+    assert sorted(state.ports["id"][1:].tolist()) == [3, 4] and len(state.queues) == 2
+    (flow,) = state.flows
+    assert flow["reports"] == 4 and flow["latency"] == NONE64 and not flow["flags"] & FlowFlag.PATH
+
+
+def test_a_node_without_a_flow(datapaths: Datapaths) -> None:
+    """A report with nothing inside is received, counts for ports and queues, and makes no flow."""
+    local = {"egress_port_id": 3, "hop_latency": 400}
+    one = report_20(local, flow=None)
+    unknown = bytearray(one)
+    unknown[50] = 0x20 | unknown[50] & 15  # RepType 2: IOAM, whose contents nobody defines
+    state = run(datapaths(CONFIG), one, bytes(unknown))
+    assert outcomes_of(state) == {"ok": 2}
+    assert not len(state.flows)
+    assert state.sources["received"].tolist() == [2]
+    _, statistics = points_of(state.ports, state.port_statistics)[8, 3]
+    assert statistics["buckets"].sum() == 1
+
+
+def test_drops_of_every_version(datapaths: Datapaths) -> None:
+    """0.5's drop header is a drop, with the D bit or without; elsewhere D is. Switch and reason are where they are
+    said."""
+    gone = {"drop_queue_id": 1, "drop_reason": 71}
+    frames = [
+        report_05(gone),
+        report_05(gone, dropped=True),
+        report_05({"queue_id": 1}, dropped=True),  # of a switch, for no reason
+        report_05(None, dropped=True),  # of no switch
+        report_05({"queue_id": 1}),
+        report_05(None),
+        report_20(gone, dropped=True),
+        report_20({"hop_latency": 1}, dropped=True),
+        report_20(gone),
+        report_20(None, dropped=True),
+        report_20(gone, dropped=True, flow=None),
+    ]
+    state = run(datapaths(CONFIG), *frames)
+    keys = zip(state.drop_keys["switch_id"].tolist(), state.drop_keys["reason"].tolist(), strict=True)
+    assert dict(zip(keys, state.drops.tolist(), strict=True)) == {(8, 71): 4, (8, 255): 3, (NONE32, 255): 1}
 
 
 def test_drops_are_counted_by_switch_and_reason(datapaths: Datapaths) -> None:
