@@ -67,7 +67,7 @@ inline_always void late(struct source *source, u32 narrow)
 }
 
 /* Where it went on is where it was before: it did not begin anew, its reports come in two strands, one far behind the other
- * (over two receive queues, say). What was taken for a new life was late. */
+ * (over two receive queues, say). What was taken for a new life was late; it had been counted lost. */
 inline_always void take_back_restart(struct source *source)
 {
 	u64 late = source->since - 1; /* without the report at hand */
@@ -78,7 +78,7 @@ inline_always void take_back_restart(struct source *source)
 	source->highest = source->before_highest;
 	source->first = source->before_first;
 	source->window = source->before_window;
-	source->lost = source->before_lost > late ? source->before_lost - late : 0;
+	source->lost = source->before_lost - late;
 }
 
 /* Sequence numbers, by signed difference from the highest seen, so that a wrap is a non-event. window holds which of the
@@ -99,7 +99,8 @@ inline_always void sequence(struct source *source, u32 number, u32 narrow)
 
 		if (++source->since > BELIEVED_AFTER) {
 			source->flags &= ~SOURCE_RESTARTED;
-		} else if (beyond > 0 && beyond <= SEQUENCE_WINDOW && ahead != 1) {
+		} else if (beyond > 0 && beyond <= SEQUENCE_WINDOW && ahead != 1 &&
+			   source->before_lost >= source->since - 1) {
 			take_back_restart(source);
 			ahead = beyond;
 		}
