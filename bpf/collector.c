@@ -84,8 +84,8 @@ inline_always u32 find_source(struct scratch *s, u32 remembered)
 
 /* The exporter, and its sequence number. All individual reports of a packet have one number. A report that is refused
  * behind its header was not lost on the way; and the number of a group that goes up whole counts now, among those that
- * come before and after it. flow: the report's, or 0. */
-inline_always void remember_source(struct counters *count, struct scratch *s, struct flow *flow, u64 now)
+ * come before and after it, but both are not among those received. flow: the report's, or 0. */
+inline_always void remember_source(struct counters *count, struct scratch *s, struct flow *flow, bool accepted, u64 now)
 {
 	struct report *r = &s->report;
 	struct source *source;
@@ -106,7 +106,12 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 		return;
 	}
 	bpf_spin_lock(&source->lock);
-	sequence(source, r->sequence_number, r->report_version == 20 ? 32 - 22 : 0);
+	if (s->counted)
+		sequence(source, r->sequence_number, r->report_version == 20 ? 32 - 22 : 0);
+	else
+		source->received++; /* its number counted when it went up */
+	if (s->counted && !accepted)
+		source->received--;
 	source->seen_ns = now;
 	if (r->report_version == 5 && r->flags & REPORT_LOCAL && source->reporter != r->switch_id) {
 		source->reporter = source->flags & SOURCE_NAMED ? NONE32 : r->switch_id;
@@ -894,8 +899,8 @@ int collector(struct xdp_md *ctx)
 		tell_refused(ctx, count, s);
 	}
 	REREAD();
-	if (s->header && s->counted && (!is_accepted(s->outcome) || !(s->report.flags & REPORT_CONTINUED)))
-		remember_source(count, s, flow, now);
+	if (s->header && (!is_accepted(s->outcome) || !(s->report.flags & REPORT_CONTINUED)))
+		remember_source(count, s, flow, is_accepted(s->outcome), now);
 	REREAD();
 	if (group->active && is_accepted(reread(&s->outcome))) {
 		if (group->telling && group->more) {

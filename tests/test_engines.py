@@ -124,7 +124,8 @@ def test_the_engines_agree_on_mutations(group: Group, marked: bool) -> None:
 @pytest.mark.parametrize("one", FOUND, ids=lambda one: one["what"])
 def test_the_engines_agree_on_what_was_found(one: dict[str, Any]) -> None:
     """A packet on which they once disagreed is the same to both, and a report."""
-    config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in one["options"].items()})
+    options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in one["options"].items()}
+    config = Config(**options)
     decoder = KernelDecoder(config)
     try:
         frame = bytes.fromhex(one["packet"])

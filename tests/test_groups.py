@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intcollector import groups, wire
@@ -105,7 +105,7 @@ def taken_apart(one: bytes, config: Config) -> list[dict[str, Any]]:
     return [answer["reports"][0] for answer in answers]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_each_part_means_what_its_report_does(data: st.DataObject) -> None:
     """Taken apart, a packet becomes as many as it has reports, and each says the same as before."""
@@ -362,7 +362,7 @@ def test_of_a_packet_with_a_bad_report_nothing_is_kept(datapaths: Datapaths, nam
     state = datapath.state()
     assert outcomes_of(state) == {outcome: len(packets)}
     assert not len(state.flows) and len(state.ports) == len(state.queues) == 1
-    assert of_sources(state) == [(1, 0, len(packets), 0, 0, len(packets) - 1, 0, 3)]
+    assert of_sources(state) == [(1, 0, 0, 0, 0, 0, 0, 3)]
 
 
 @needs_root
@@ -378,7 +378,7 @@ def test_of_a_whole_packet_with_a_bad_report_nothing_is_kept(datapaths: Datapath
     state = datapath.state()
     assert outcomes_of(state) == {outcome: 1}
     assert not len(state.flows) and len(state.ports) == len(state.queues) == 1
-    assert of_sources(state) == [(1, 0, 1, 0, 0, 0, 0, 3)]
+    assert of_sources(state) == [(1, 0, 0, 0, 0, 0, 0, 3)]
 
 
 @needs_root
@@ -478,7 +478,7 @@ def test_a_packet_that_is_too_long_to_go_up(datapaths: Datapaths) -> None:
     state = datapath.state()
     assert outcomes_of(state) == {"undecoded": 1}
     assert not len(state.flows) and len(state.ports) == 1
-    assert of_sources(state) == [(1, 0, 1, 0, 0, 0, 0, 3)]  # but it was not lost on its way
+    assert of_sources(state) == [(1, 0, 0, 0, 0, 0, 0, 3)]  # but it was not lost on its way
 
 
 @needs_root

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intcollector import kernel, postcards, wire
@@ -677,7 +677,7 @@ def between(a: int | None, b: int) -> int:
     return apart - 2**32 if apart >= 2**31 else apart
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), unit=st.sampled_from(sorted(TIME_UNITS)), version=st.sampled_from(VERSIONS))
 def test_any_postcards(datapaths: Datapaths, data: st.DataObject, unit: str, version: str) -> None:
     """Whatever postcards come, in whatever order and after whatever silence, the places are as the model has them."""

@@ -57,10 +57,12 @@ def flows_of(state: State) -> dict[tuple[Any, ...], np.ndarray]:
 
 def points_of(points: np.ndarray, statistics: np.ndarray) -> dict[tuple[int, int], tuple[np.void, np.void]]:
     """(switch_id, port or queue) -> its entry and statistics. Nobody's is (NONE32, NONE16)."""
-    found = {}
+    found: dict[tuple[int, int], tuple[np.void, np.void]] = {}
     for index, (point, beside) in enumerate(zip(points, statistics, strict=True)):
         key = (int(point["switch_id"]), int(point["id"])) if index else (NONE32, NONE16)
-        assert key not in found
+        if key in found and not any(beside.tobytes()):
+            continue  # two CPUs began an entry at the same time: one of both is never used
+        assert key not in found or not any(found[key][1].tobytes())
         found[key] = point, beside
     return found
 
@@ -688,8 +690,8 @@ def test_one_report_on_all_cpus_at_once(datapaths: Datapaths) -> None:
     each = 100_000
     count = each * on_all_cpus(lambda _: datapath.run(one, repeat=each))
     state = datapath.state()
-    assert state.sources["received"].tolist() == [count]
-    assert state.sources["duplicated"].tolist() == [count - 1]
+    (source,) = state.sources[state.sources["received"] > 0]  # another CPU may have begun an entry for it, too
+    assert source["received"] == count and source["duplicated"] == count - 1
     assert state.drops.tolist() == [count]
     assert state.counters["outcomes"][0] == count
     assert state.counters["events"] + state.counters["events_lost"] == count
@@ -711,7 +713,8 @@ def test_one_source_interleaved_on_all_cpus(datapaths: Datapaths) -> None:
             datapath.run(one)
 
     cpus = on_all_cpus(work)
-    (source,) = datapath.state().sources
+    sources = datapath.state().sources
+    (source,) = sources[sources["received"] > 0]
     assert source["received"] == cpus * each
     assert source["duplicated"] == 0
 
