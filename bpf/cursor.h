@@ -46,6 +46,12 @@ inline_always u32 reread(const u32 *memory)
 	return *(const volatile u32 *)memory;
 }
 
+inline_always u64 meet64(u64 value, u64 *memory)
+{
+	*(volatile u64 *)memory = value;
+	return *(volatile u64 *)memory;
+}
+
 /* What stands in memory is read anew from here on: the same for all that a function left there. */
 #define REREAD() asm volatile("" ::: "memory")
 

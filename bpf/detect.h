@@ -2,7 +2,7 @@
 #ifndef INTCOLLECTOR_DETECT_H
 #define INTCOLLECTOR_DETECT_H
 
-#include "cursor.h"
+#include "scratch.h"
 
 /* INTCollector's two ways of telling a change. Threshold: now is further than that from what was told last. Interval:
  * now is in another interval of that width. All ones is no value: never news; told all ones: nothing was told yet. */
@@ -22,33 +22,32 @@ inline_always bool is_news(u64 told, u64 now, u64 none, u32 threshold, u32 mode)
 
 inline_always bool is_news32(u32 told, u32 now, u32 threshold, u32 mode)
 {
-	return is_news(told, now, 0xFFFFFFFFU, threshold, mode);
+	return is_news(told, now, NONE32, threshold, mode);
 }
 
-/* Power-of-two buckets of ns: 0 -> 0, otherwise 1 + floor(log2), from 2^32 on one more; none: all ones where there is no
- * latency, else 0. Without branches, and without __builtin_clz, which crashes LLVM 14's BPF backend. */
-inline_always u32 latency_bucket(u64 ns, u64 none)
+/* Power-of-two buckets of ns: 0 -> 0, otherwise 1 + floor(log2). By a table of bytes, since BPF has no instruction for it,
+ * and __builtin_clz crashes LLVM 14's BPF backend. Fences, or the compiler makes branches of it. ns has 32 bits. */
+inline_always u64 near_bucket(const struct settings *set, u64 ns)
 {
-	u64 more = ns >> 32, x = ns & 0xFFFFFFFF;
-	u32 bits, shift;
+	u64 high = 0xFFFF - ns, middle;
 
-	more = (more | (0 - more)) >> 63; /* 1 or 0 */
+	FENCE(high);
+	high = high >> 63 << 4;
+	ns >>= high;
+	middle = 0xFF - ns;
+	FENCE(middle);
+	middle = middle >> 63 << 3;
+	ns >>= middle;
+	return high + middle + set->bits[ns & 0xFF];
+}
+
+/* ... and from 2^32 on one more. */
+inline_always u64 latency_bucket(const struct settings *set, u64 ns)
+{
+	u64 more = is_nonzero64(ns >> 32);
+
 	FENCE(more);
-	x |= (0 - more) & 0xFFFFFFFF;
-	shift = (u32)((0xFFFF - x) >> 63) << 4;
-	x >>= shift;
-	bits = shift;
-	shift = (u32)((0xFF - x) >> 63) << 3;
-	x >>= shift;
-	bits |= shift;
-	shift = (u32)((0xF - x) >> 63) << 2;
-	x >>= shift;
-	bits |= shift;
-	shift = (u32)((0x3 - x) >> 63) << 1;
-	x >>= shift;
-	bits |= shift;
-	bits += (x >> 1 & 1) + ((x >> 1 | x) & 1) + more; /* + log2 of 0..3, + 1 unless latency was 0 */
-	return (bits & ~none) | (NO_LATENCY & none);
+	return near_bucket(set, (ns | (0 - more)) & NONE32) + more;
 }
 
 /* b - a of sequence numbers that are shorter than 32 bits by narrow bits; of both directions the shorter. */
@@ -161,6 +160,77 @@ inline_always void sequence(struct source *source, u32 number, u32 narrow)
 	/* so that it is never half a wrap behind */
 	if (((source->highest - source->first) & mask) > SEQUENCE_WINDOW)
 		source->first = (source->highest - SEQUENCE_WINDOW) & mask;
+}
+
+/* --- without the lock -------------------------------------------------------------------------------------------------
+ *
+ * Nearly all reports come in sequence. For those a source has one word that a compare-and-swap moves on:
+ *
+ *   run: closed 1 | length 31 | next number 32
+ *
+ * length numbers in a row were seen, up to the one before next; all but the first of them are not in the source's other
+ * fields yet. Whoever holds the lock closes the run, so that nobody moves it on, and settles it; and opens it again if
+ * the next number will be the usual one. 0: there is no run. */
+#define RUN_CLOSED (1ULL << 63)
+#define RUN_ONE (1ULL << 32)
+#define RUN_LONGEST (1U << 30)
+
+/* A report in sequence, or one of the last again, or one of an exporter that never counts. False: the lock is needed. */
+inline_always bool continue_run(struct source *source, u32 number, u32 narrow)
+{
+#ifndef NO_CMPXCHG /* Linux before 5.12 */
+	u64 run = *(volatile u64 *)&source->run, length = run >> 32;
+	u32 mask = 0xFFFFFFFFU >> narrow, back;
+
+	if (length && length < RUN_LONGEST) {
+		if ((u32)run == number) {
+			u64 moved = (length + 1) << 32 | ((number + 1) & mask);
+
+			return __sync_val_compare_and_swap(&source->run, run, moved) == run;
+		}
+		back = ((u32)run - 1 - number) & mask;
+		if (back >= length || back >= SEQUENCE_WINDOW)
+			return false;
+		__sync_fetch_and_add(&source->repeated, 1);
+		return true;
+	}
+	if (!number && !(source->flags & SOURCE_COUNTS) && source->received) {
+		__sync_fetch_and_add(&source->silent, 1);
+		return true;
+	}
+#endif
+	return false;
+}
+
+/* Put the run where the source's other fields are. Called with the lock held. */
+inline_always void settle_run(struct source *source, u32 narrow)
+{
+	u32 mask = 0xFFFFFFFFU >> narrow;
+	u64 run = *(volatile u64 *)&source->run, count;
+
+	if (!run)
+		return;
+	__sync_fetch_and_add(&source->run, RUN_CLOSED);
+	run = *(volatile u64 *)&source->run;
+	count = (run >> 32 & ~(u32)(RUN_CLOSED >> 32)) - 1;
+	source->received += count;
+	source->highest = ((u32)run - 1) & mask;
+	if (count < SEQUENCE_WINDOW)
+		source->window = source->window << (count & 63) | ((1ULL << (count & 63)) - 1);
+	else
+		source->window = NONE64;
+	if (count > SEQUENCE_WINDOW || ((source->highest - source->first) & mask) > SEQUENCE_WINDOW)
+		source->first = (source->highest - SEQUENCE_WINDOW) & mask;
+	source->run = 0;
+}
+
+/* Called with the lock held, and the run settled. */
+inline_always void open_run(struct source *source, u32 narrow)
+{
+#ifndef NO_CMPXCHG
+	if ((source->flags & (SOURCE_COUNTS | SOURCE_SUSPECT | SOURCE_RESTARTED)) == SOURCE_COUNTS)
+		source->run = RUN_ONE | ((source->highest + 1) & (0xFFFFFFFFU >> narrow));
+#endif
 }
 
 #endif

@@ -7,7 +7,21 @@
 #ifndef MAX_FLOWS
 #define MAX_FLOWS 100000
 #endif
-#define MAX_POINTS 16384 /* switch ports, and as many queues */
+#ifndef CPUS
+#define CPUS 1 /* that may ever be there */
+#endif
+/* A large struct as bytes: bcc writes code for every field of a value, and would be busy for minutes. */
+#define BYTES(name)                                                                                                    \
+	enum { name##_size = sizeof(struct name) };                                                                    \
+	struct name##_bytes {                                                                                          \
+		char bytes[name##_size];                                                                               \
+	}
+
+#ifdef NO_MAPPED_ARRAYS /* Linux before 5.5 */
+#define MAPPED 0
+#else
+#define MAPPED (1U << 10) /* BPF_F_MMAPABLE */
+#endif
 #define MAX_SOURCES 4096
 #define MAX_DROPS 4096
 
@@ -18,33 +32,45 @@ BPF_ARRAY(settings, struct settings, 1);
 BPF_ARRAY(profiles, struct profile, MAX_PROFILES);
 BPF_F_TABLE("lpm_trie", struct source_prefix, u32, source_profiles, MAX_PROFILES, BPF_F_NO_PREALLOC);
 
-/* the program itself, so that it can go on with another part of a packet: U sets it at start */
-BPF_PROG_ARRAY(again, 1);
+/* 0: the long way, so that a packet can go it, and go on with another part of itself; 1: collector(), for what spread()
+ * leaves alone: U sets it at start */
+BPF_PROG_ARRAY(again, 2);
+
+#ifndef NO_CPUMAP_PROGRAMS /* Linux before 5.9 */
+/* where spread() sends reports, by CPU: U sets it at start. A value is a queue's length and a program's descriptor, which
+ * bcc's own macro for it leaves out */
+BPF_XDP_REDIRECT_MAP("cpumap", u64, cpus, CPUS);
+#endif
 
 /* a packet at work: K only; U reads it nowhere but in tests. 0: from the network, 1: run by user space, which before
  * Linux 6.3 the network could interrupt */
-BPF_PERCPU_ARRAY(scratches, struct scratch, 2);
+BYTES(scratch);
+BPF_PERCPU_ARRAY(scratches, struct scratch_bytes, 2);
 
 /* what the program did, in the same two places: K writes, U sums over them and the CPUs */
-BPF_PERCPU_ARRAY(counters, struct counters, 2);
+BYTES(counters);
+BPF_PERCPU_ARRAY(counters, struct counters_bytes, 2);
 
 /* the flows, least recently used goes: K writes, U reads */
-BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, MAX_FLOWS);
+BYTES(flow);
+BPF_TABLE("lru_hash", struct flow_key, struct flow_bytes, flows, MAX_FLOWS);
 
 /* one for each of some flows: K only */
 BPF_ARRAY(flow_locks, struct flow_lock, FLOW_LOCKS);
 
 /* what a flow begins as: U sets it at start, K copies it */
-BPF_ARRAY(new_flow, struct flow, 1);
+BPF_ARRAY(new_flow, struct flow_bytes, 1);
 
 /* (switch, port or queue) -> index: K only. The index stands in the flow beside the ids it is for. */
 BPF_TABLE("hash", struct point_key, u32, point_index, 2 * MAX_POINTS);
 
-/* by index; 0 is nobody's. K writes, U reads */
-BPF_ARRAY(ports, struct point, MAX_POINTS);
-BPF_PERCPU_ARRAY(port_statistics, struct port_statistics, MAX_POINTS);
-BPF_ARRAY(queues, struct point, MAX_POINTS);
-BPF_PERCPU_ARRAY(queue_statistics, struct queue_statistics, MAX_POINTS);
+/* ports and queues by index; 0 is nobody's. K writes, U reads. Arrays inside one value, which user space maps. */
+BYTES(points);
+BPF_F_TABLE("array", u32, struct points_bytes, points, 1, MAPPED);
+
+/* what each CPU counts of them: K writes, U reads and sums. The same, an entry a CPU */
+BYTES(statistics);
+BPF_F_TABLE("array", u32, struct statistics_bytes, statistics, CPUS, MAPPED);
 
 /* exporters: the same way. K writes under the entry's lock, U reads */
 BPF_TABLE("hash", struct source_key, u32, source_index, MAX_SOURCES);

@@ -220,32 +220,41 @@ struct flow_key {
 #define SEEN_STAMP 1 /* and ingress_timestamp counts */
 
 struct flow_hop {
-	u64 order; /* of a postcard: where in the path; see remember_postcard() */
 	u32 switch_id;
-	u32 port;	       /* index into ports; 0: none */
-	u32 queue;	       /* index into queues; 0: none */
-	u32 latency;	       /* the last */
-	u32 told_latency;      /* the last that went up */
-	u32 ingress_timestamp; /* of a postcard: the last, low 32 bits */
-	u32 seen;	    /* of a postcard: CLOCK_MONOTONIC, coarse, in 2^20 ns, and SEEN_*; 0: this place is free */
-	u16 egress_port_id; /* what port and queue were learnt for */
+	u16 egress_port_id;
 	u16 queue_id;
+	u16 port;	  /* index into ports, learnt for these ids; 0: none */
+	u16 queue;	  /* index into queues; 0: none */
+	u32 latency;	  /* the last */
+	u32 told_latency; /* the last that went up */
 };
 
+/* Beside a flow_hop of a flow whose path is made of postcards. */
+struct flow_place {
+	u64 order;	       /* where in the path; see put_in_order() */
+	u32 ingress_timestamp; /* the last, low 32 bits */
+	u32 seen;	       /* CLOCK_MONOTONIC, coarse, in 2^20 ns, and SEEN_*; 0: this place is free */
+};
+
+/* As large as it is so that what a short path needs lies in few cache lines: in the kernel's hash a value begins 24 bytes
+ * into one (behind the key of 40), so that three hops end with the next. */
 struct flow {
 	u64 seen_ns; /* CLOCK_MONOTONIC, coarse */
-	u64 told_ns;
 	u64 latency; /* of the last report with INT, or of all postcards' hops */
 	u64 told_latency;
-	u64 reports;
-	u32 source; /* index into sources */
+	u32 reports;
+	u32 told;   /* when something of it went up: CLOCK_MONOTONIC, coarse, in 2^20 ns */
+	u16 source; /* index into sources */
 	u16 hop_count;
-	u8 flags;     /* enum flow_flag */
-	u8 time_unit; /* enum time_unit */
+	u8 flags;		/* enum flow_flag */
+	u8 time_unit;		/* enum time_unit */
+	u16 instruction_bitmap; /* of the last stack */
 	struct flow_hop hops[MAX_HOPS];
+	struct flow_place places[MAX_HOPS];
 };
 
 #define FLOW_LOCKS 1024
+#define MAX_POINTS 16384 /* switch ports, and as many queues; a power of two */
 
 /* Of some flows, by their ports: an entry of an LRU hash cannot hold one. */
 struct flow_lock {
@@ -257,6 +266,7 @@ enum flow_flag {
 	FLOW_CONGESTED = 2,   /* the last report had Q, and that was told */
 	FLOW_PATH_UNTOLD = 8, /* the path is another than the one that went up */
 	FLOW_TOLD = 4,	      /* some event of this flow went up */
+	FLOW_GAPS = 32,	      /* a hop of the last stack lacks a value, or a place for its port or queue */
 	FLOW_POSTCARDS = 16,  /* no stack: hops are what its switches said, in no order, where seen is not 0 */
 };
 
@@ -283,6 +293,12 @@ struct point {
 	u32 pad;
 };
 
+/* All of them, by index. One value of one entry: it is looked up once a packet, not once a hop. */
+struct points {
+	struct point ports[MAX_POINTS];
+	struct point queues[MAX_POINTS];
+};
+
 /* per CPU, beside a port */
 struct port_statistics {
 	u64 latency_sum; /* ns */
@@ -293,6 +309,15 @@ struct port_statistics {
 struct queue_statistics {
 	u32 occupancy_max; /* + 1; 0: never seen */
 	u32 pad;
+};
+
+/* One CPU's. */
+struct statistics {
+	u64 spread;	    /* reports sent on to another CPU by this one, */
+	u64 arrived;	    /* and those that came to this one */
+	u64 steady_reports; /* packets of outcome ok that are not in struct counters: they went the short way */
+	struct port_statistics ports[MAX_POINTS];
+	struct queue_statistics queues[MAX_POINTS];
 };
 
 struct source_key {
@@ -307,28 +332,31 @@ struct source_key {
 /* Who sends reports, and what was lost on the way: per source, switch and hw_id. */
 struct source {
 	u64 seen_ns;
+	u64 run;      /* reports in sequence since the last other one: see continue_run() */
+	u64 repeated; /* duplicates found without the lock; they are not yet in received and duplicated, */
+	u64 silent;   /* and reports of an exporter that does not count, not yet in received */
+	u8 address[16];
+	u32 switch_id;
+	u8 hw_id;
+	u8 ip_version;
+	u8 report_version;
+	u8 flags;   /* enum source_flag */
 	u64 window; /* bit k: highest - k was seen */
 	u64 received;
 	u64 lost;
 	u64 reordered;
 	u64 duplicated;
 	u64 restarted;
-	u8 address[16];
-	u32 switch_id;
 	u32 highest;	   /* sequence number */
 	u32 first;	   /* what comes before it was never counted lost */
-	u32 suspect;	   /* where an exporter that began anew goes on */
-	u64 before_window; /* as they were before it did */
+	u64 before_window; /* as they were before it began anew */
 	u64 before_lost;
 	u32 before_highest;
 	u32 before_first;
+	u32 suspect;  /* where an exporter that began anew goes on */
 	u32 reporter; /* the switch: as switch_id, or of 0.5 what its reports name; all ones: none, or several */
 	u32 since;    /* reports since it began anew */
 	struct bpf_spin_lock lock;
-	u8 hw_id;
-	u8 ip_version;
-	u8 report_version;
-	u8 flags; /* enum source_flag */
 };
 
 enum source_flag {
@@ -361,6 +389,7 @@ struct counters {
 
 #define MAX_PORTS 16
 #define MAX_DOMAINS 8
+#define MAX_SPREAD 64 /* CPUs */
 
 enum event_mode {
 	EVENT_THRESHOLD = 0,
@@ -375,7 +404,10 @@ enum tcp_int_position {
 
 /* For all packets. */
 struct settings {
-	u64 keepalive_ns; /* 0: never */
+	u64 keepalive_ns;     /* 0: never */
+	u64 hop_latency_span; /* twice the threshold */
+	u64 queue_occupancy_span;
+	u64 tx_utilization_span;
 	u32 hop_latency_threshold;
 	u32 flow_latency_threshold;
 	u32 queue_occupancy_threshold;
@@ -394,7 +426,11 @@ struct settings {
 	u8 by_source;	      /* source_profiles has entries */
 	u8 verdict_ok;	      /* XDP_DROP or XDP_PASS */
 	u8 verdict_malformed;
-	u8 pad[7];
+	u8 steady; /* reports in which nothing is news may go the short way */
+	u8 pad[4];
+	u16 cpu_count; /* to spread reports over; 0: each stays where it came in */
+	u16 cpus[MAX_SPREAD];
+	u8 bits[256]; /* how many bits a number has: 0, 1, 2, 2, 3, .. 8 */
 };
 
 #define MAX_PROFILES 512 /* 0: the command line's; the rest is two halves, for the old and the new ones of a change */
@@ -427,6 +463,7 @@ struct source_prefix {
 };
 
 #define RESUME_MAGIC 0x494E5463
+#define SPREAD_MAGIC 0x494E5470 /* of a report that spread() sent to this CPU: its number is counted, nothing else */
 
 /* In front of a packet that user space runs through the program: part of one that went up whole. A packet from the network
  * has nothing there, or what its driver says. */

@@ -133,6 +133,7 @@ struct scratch {
 	struct inner inner;
 	struct shim_said shim;
 	struct stack stack;
+	struct stack steady; /* of the last packet on the short way */
 	struct sums sums;
 	struct group group;
 	struct placing placing;
@@ -154,8 +155,15 @@ struct scratch {
 	u32 utilization_news; /* bit 0: the reporting switch's, bit 1 + i: hop i's */
 	u32 occupancy_news;
 	u32 latency_news;
-	u32 header; /* the report header was right */
-	u32 waits;  /* what the packet was is counted by user space */
+	u32 header;	   /* the report header was right */
+	u32 waits;	   /* what the packet was is counted by user space */
+	u32 gaps;	   /* hops of the stack that lack a value, or a place */
+	u32 numbered;	   /* the report came from spread() */
+	u32 spread_source; /* index of the last source there */
+	u32 counted_hops;  /* so many hops are in the histograms already: the short way got so far */
+	u64 jiffies;	   /* when the clock was last read, */
+	u64 now;	   /* and what it said */
+	u64 meeting64;
 };
 
 enum stage {
@@ -194,16 +202,28 @@ inline_always u64 widen(u64 x, u64 bits)
 	return x | (0 - carry);
 }
 
+/* All ones where x, of 32 bits, is not 0. */
+inline_always u64 ones_if(u64 x)
+{
+	x = (x + NONE32) >> 32;
+	FENCE(x);
+	return 0 - x;
+}
+
+/* a where the mask is all ones, b where it is 0. */
+inline_always u64 either(u64 mask, u64 a, u64 b)
+{
+	return (a & mask) | (b & ~mask);
+}
+
 /* --- addresses ------------------------------------------------------------------------------------------------------- */
 
 inline_always void copy_ipv4(u8 *to, u32 address)
 {
-	u32 *words = (u32 *)to;
+	u64 *words = (u64 *)to; /* as wide as it is read: what stands in two stores cannot be forwarded to one load */
 
 	words[0] = address;
 	words[1] = 0;
-	words[2] = 0;
-	words[3] = 0;
 }
 
 inline_always void copy_ipv6(u8 *to, const u64 *address)

@@ -24,12 +24,12 @@ struct ethernet {
 	u8 destination[6];
 	u8 source[6];
 	u16 type;
-} __attribute__((packed));
+};
 
 struct vlan_tag {
 	u16 control; /* PCP 3 | DEI 1 | VLAN id 12 */
 	u16 type;
-} __attribute__((packed));
+};
 
 struct ipv4 {
 	u8 version_ihl;
@@ -42,7 +42,7 @@ struct ipv4 {
 	u16 checksum;
 	u32 source;
 	u32 destination;
-} __attribute__((packed));
+};
 
 struct ipv6 {
 	u32 version_class_flow; /* version 4 | traffic class 8 | flow label 20 */
@@ -51,14 +51,14 @@ struct ipv6 {
 	u8 hop_limit;
 	u64 source[2];
 	u64 destination[2];
-} __attribute__((packed));
+};
 
 struct udp {
 	u16 source_port;
 	u16 destination_port;
 	u16 length;
 	u16 checksum;
-} __attribute__((packed));
+};
 
 struct tcp {
 	u16 source_port;
@@ -70,7 +70,7 @@ struct tcp {
 	u16 window;
 	u16 checksum;
 	u16 urgent;
-} __attribute__((packed));
+};
 
 /* Telemetry Report 1.0, section 1.3:
  *  0   3 4   7 8  10 11      16 17     22 23 24 25 26  31
@@ -80,7 +80,7 @@ struct report_10 {
 	u32 switch_id;
 	u32 sequence_number;
 	u32 ingress_timestamp;
-} __attribute__((packed));
+};
 
 #define REPORT_VERSION(w0) ((w0) >> 28)
 #define REPORT_LENGTH(w0) ((w0) >> 24 & 15)
@@ -101,7 +101,7 @@ struct report_05 {
 	u32 w0;
 	u32 sequence_number;
 	u32 ingress_timestamp;
-} __attribute__((packed));
+};
 
 #define REPORT_05_NPROTO(w0) ((w0) >> 24 & 15)
 #define REPORT_05_D(w0) ((w0) >> 23 & 1)
@@ -119,7 +119,7 @@ struct local_05 {
 	u32 switch_id;
 	u32 ports; /* ingress 16 | egress 16 */
 	u32 queue; /* drop: queue id 8 | drop reason 8 | pad 16; local: queue id 8 | queue occupancy 24 */
-} __attribute__((packed));
+};
 
 /* Telemetry Report 2.0, section 1.4: the group header,
  *  0   3 4    9 10              31
@@ -132,7 +132,7 @@ struct local_05 {
 struct group_20 {
 	u32 w0;
 	u32 node_id;
-} __attribute__((packed));
+};
 
 #define GROUP_HW_ID(w0) ((w0) >> 22 & 63)
 #define GROUP_SEQUENCE(w0) ((w0) & 0x3FFFFF)
@@ -153,7 +153,7 @@ enum in_type { IN_TLV = 1, IN_ETHERNET = 3, IN_IPV6 = 5 };
  *   2.x:       Type 4 | NPT 2 | R 2 | Length 8 | by NPT 8 */
 struct shim {
 	u8 b[4];
-} __attribute__((packed));
+};
 
 /* The INT header, section 2.5. w1: Instruction Bitmap 16 | reserved or Domain Specific ID 16
  *  1.0, 2.x:  w0 = Ver 4 | Rep, C, E or D, E, M ... | Hop ML 5 | Remaining Hop Cnt 8
@@ -161,7 +161,7 @@ struct shim {
 struct int_header {
 	u32 w0;
 	u32 w1;
-} __attribute__((packed));
+};
 
 enum shim_npt { NPT_DSCP = 0, NPT_PORT = 1, NPT_PROTOCOL = 2 };
 enum int_type { INT_TYPE_MD = 1, INT_TYPE_DESTINATION = 2, INT_TYPE_MX = 3 };

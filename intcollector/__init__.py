@@ -10,8 +10,21 @@
 more.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .config import Config
 from .errors import IntCollectorError
-from .wire import decode, encode
+
+if TYPE_CHECKING:
+    from .wire import decode, encode
 
 __all__ = ["Config", "IntCollectorError", "decode", "encode"]
+
+
+def __getattr__(name: str) -> Any:
+    """decode and encode are imported when asked for: a command that needs neither starts without them and numpy."""
+    if name not in ("decode", "encode"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import wire
+
+    return getattr(wire, name)

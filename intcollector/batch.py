@@ -15,6 +15,8 @@ FLOW = LAYOUT.dtypes["flow"]
 POINT = LAYOUT.dtypes["point"]
 PORT_STATISTICS = LAYOUT.dtypes["port_statistics"]
 QUEUE_STATISTICS = LAYOUT.dtypes["queue_statistics"]
+POINTS = LAYOUT.dtypes["points"]
+STATISTICS = LAYOUT.dtypes["statistics"]
 SOURCE = LAYOUT.dtypes["source"]
 DROP_KEY = LAYOUT.dtypes["drop_key"]
 COUNTERS = LAYOUT.dtypes["counters"]
@@ -84,7 +86,7 @@ class State:
     flow_keys, flows: FLOW_KEY, FLOW (f,). ports, port_statistics: POINT, PORT_STATISTICS (p,), statistics summed over
     the CPUs. queues, queue_statistics: POINT, QUEUE_STATISTICS (q,), maxima over the CPUs. Index 0 of ports and queues
     is nobody's. sources: SOURCE (s,). drop_keys: DROP_KEY (d,), drops: u64 (d,). counters: COUNTERS (), summed over
-    the CPUs. clock_ns: as in Batch.
+    the CPUs. lost_between_cpus: reports that found no room in another CPU's queue (--cpus). clock_ns: as in Batch.
     """
 
     flow_keys: np.ndarray = _empty(FLOW_KEY)
@@ -97,4 +99,5 @@ class State:
     drop_keys: np.ndarray = _empty(DROP_KEY)
     drops: np.ndarray = _empty(np.dtype("<u8"))
     counters: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), COUNTERS))
+    lost_between_cpus: int = 0
     clock_ns: int = 0

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from .config import Config, content_of, interval, number, path_of
@@ -117,16 +116,28 @@ def read_options(path: str) -> list[str]:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+class _Version(argparse.Action):
+    """--version: looked up when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"intcollector {_version()}")
+        parser.exit()
+
+
+def _parser(command_given: str | None = None) -> argparse.ArgumentParser:
+    """command_given: the first argument. The options of a command that come from a module of its own are there only if
+    it is that one, so that no other waits for the module."""
     formatter = lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100)  # noqa: E731
     parser = argparse.ArgumentParser(
         prog="intcollector",
         description="Collects In-band Network Telemetry reports in the kernel and exports what they say.",
-        epilog="Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.",
+        epilog="Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration. Environment: "
+        "INTCOLLECTOR_CACHE, the folder where compiled kernel programs are kept (default: /var/cache/intcollector; "
+        "empty: nowhere).",
         formatter_class=formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"intcollector {_version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -152,14 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_options(sub, Config, lambda field: bool(field.metadata.get("decode")))
 
-    from .traffic import Traffic
-
     sub = command("generate", "make reports to test with, into a file or onto an interface", generate)
     where = sub.add_mutually_exclusive_group(required=True)
     where.add_argument("-o", "--output", metavar="PCAP")
     where.add_argument("-i", "--interface", metavar="IFACE", help="sends as fast as possible, or --rate")
     sub.add_argument("--seconds", type=_argument(interval), metavar="S", help="send on the interface for so long")
-    add_options(sub, Traffic, lambda field: True)
+    if command_given == "generate":
+        from .traffic import Traffic
+
+        add_options(sub, Traffic, lambda field: True)
 
     sub = command("replay", "send the packets of a capture; prints how many, seconds and rate", replay)
     sub.add_argument("capture", metavar="PCAP")
@@ -193,6 +205,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("intcollector")
     except PackageNotFoundError:
@@ -206,7 +220,7 @@ def configuration(arguments: argparse.Namespace, argv: Sequence[str], in_force: 
     path = getattr(arguments, "config", None)
     if path:
         try:
-            of_file = _parser().parse_args([argv[0], *read_options(path), *arguments.interfaces])
+            of_file = _parser(argv[0]).parse_args([argv[0], *read_options(path), *arguments.interfaces])
         except SystemExit:
             raise UsageError(f"the options in {path} are wrong: see above") from None
         for name in ("config", "verbose"):
@@ -437,7 +451,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The entry point."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(argv)
+    # numpy's library for linear algebra, which nothing here uses, starts a thread a CPU when it is imported
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    arguments = _parser(next((word for word in argv if not word.startswith("-")), None)).parse_args(argv)
     arguments.argv = argv
     logging.basicConfig(level=logging.ERROR, format="intcollector: %(message)s", stream=sys.stderr)
     log.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)  # ours; of libraries, errors only

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
 from .config import Config, FromFile, content_of, path_of
 from .datapath import Datapath
 from .errors import UsageError
-from .exporters import Counts, Exporter, exporter_class
-from .interface import Attachment
+
+if TYPE_CHECKING:
+    from .exporters import Counts, Exporter
+    from .interface import Attachment
 
 log = logging.getLogger(__name__)
 
-DRAIN_INTERVAL_S = 0.02
-"""The ring holds this long at full speed many times over; a drain of nothing costs some microseconds."""
+LOOK_INTERVAL_S = 0.02
+"""How often the loop looks whether much is waiting, which costs next to nothing. The ring does not fill in between."""
+DRAIN_INTERVAL_S = 0.08
+"""How long events wait at most, if they are few: a drain costs nearly the same for one as for a hundred."""
+MUCH = 1 / 64
+"""... of the ring's room: what is drained at once."""
 CHECK_INTERVAL_S = 0.2
 BUSY_EVENTS = 2000
 """A drain that brought up so many is followed by the next at once."""
@@ -105,6 +113,24 @@ def difference(before: FromFile[Any], after: FromFile[Any]) -> str:
     return f"{len(new)} {'entry' if len(new) == 1 else 'entries'}, {', '.join(said)}"
 
 
+@contextlib.contextmanager
+def _importing(*modules: str) -> Iterator[None]:
+    """Import modules of this package meanwhile, in a thread: libraries for netlink and HTTP take as long as compiling
+    the kernel program does, which leaves Python alone."""
+
+    def work() -> None:
+        with contextlib.suppress(ImportError):  # whoever uses the module gets the error
+            for module in modules:
+                importlib.import_module(module, __package__)
+
+    thread = threading.Thread(target=work, name="imports", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 class Collector:
     """One kernel program on several interfaces, and what its events and maps are made into.
 
@@ -119,7 +145,9 @@ class Collector:
         self._actions: list[Any] = []  # what another thread or a signal asked for
         self._files: list[WatchedFile] = []
         self._watch()
-        self.datapath = Datapath(config)
+        used = [f".exporters.{name}" for name in ("prometheus", "influxdb", "jsonl") if getattr(config, name)]
+        with _importing(".interface", *used):
+            self.datapath = Datapath(config)
         try:
             self._open(interfaces)
         except BaseException:
@@ -127,13 +155,16 @@ class Collector:
             raise
 
     def _open(self, interfaces: Sequence[str]) -> None:
+        from .exporters import exporter_class
+        from .interface import Attachment
+
         config = self.config
         for name in ("influxdb", "jsonl"):
             if getattr(config, name):
                 self.exporters[name] = exporter_class(name)(config)
         # Attached before the endpoint opens: what it serves is true from the first answer on.
         for interface in dict.fromkeys(interfaces):
-            self.attachments.append(Attachment(self.datapath.fd, interface, config))
+            self.attachments.append(Attachment(self.datapath.entry, interface, config))
         if config.prometheus:
             self.exporters["prometheus"] = exporter_class("prometheus")(
                 config, self.datapath.state, self.counts, self.not_ready
@@ -162,7 +193,8 @@ class Collector:
     def run(self, seconds: float | None = None) -> None:
         """Collect until stop(), or for so long."""
         end = None if seconds is None else time.monotonic() + seconds
-        check_at = 0.0
+        check_at = drain_at = 0.0
+        much = (self.config.ring_size << 20) * MUCH
         while not self._stop.is_set():
             now = time.monotonic()
             if end is not None and now >= end:
@@ -174,8 +206,12 @@ class Collector:
                     attachment.check()
                 self.look_at_files()
                 check_at = now + CHECK_INTERVAL_S
-            if len(self.drain()) < BUSY_EVENTS and not self.datapath.has_more:
-                self._stop.wait(DRAIN_INTERVAL_S)
+            if now >= drain_at or self.datapath.waiting > much:
+                if len(self.drain()) >= BUSY_EVENTS or self.datapath.has_more:
+                    drain_at = 0.0
+                    continue
+                drain_at = now + DRAIN_INTERVAL_S
+            self._stop.wait(LOOK_INTERVAL_S)
 
     def drain(self) -> Batch:
         """One turn: what came up, to every exporter."""

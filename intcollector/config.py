@@ -430,6 +430,13 @@ class Config:
         32, "MiB for events between the kernel and the collector", parse=number(1, 1024), metavar="MIB"
     )
 
+    cpus: int = option(
+        0,
+        "spread reports over N CPUs by the flow they are about; 0: each stays on the CPU it came in on (all of one "
+        "sink's come in on the same)",
+        parse=number(0, 64),
+    )
+
     # the interface
     xdp_mode: str = option("auto", "auto tries native, then generic", choices=("auto", "native", "generic"))
     force: bool = option(False, "replace another XDP program on the interface", const=True)

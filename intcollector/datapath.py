@@ -7,6 +7,7 @@ here from mapped memory into numpy arrays, without a system call and without an 
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -18,37 +19,37 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from . import kernel, wire
+from . import kernel
 from .batch import (
     COUNTERS,
     DROP_KEY,
     FLOW,
     FLOW_KEY,
-    POINT,
-    PORT_STATISTICS,
+    POINTS,
     PROFILE,
     QUEUE_STATISTICS,
     RESUME,
     SETTINGS,
     SOURCE,
     SOURCE_PREFIX,
+    STATISTICS,
     Batch,
     State,
 )
 from .config import Config, Network
 from .errors import LoadError
-from .groups import parts
 from .layout import ACCEPTED, CELL, HEAD, HEAD_CELLS, HOP, LAYOUT, OUTCOMES, ReportFlag, offset
 from .loader import Program
 
 log = logging.getLogger(__name__)
 
-SOURCE_FILE, FUNCTION = "collector.c", "collector"
+SOURCE_FILE, FUNCTION, LONG_WAY, SPREAD = "collector.c", "collector", "any_packet", "spread"
+FUNCTIONS = (FUNCTION, LONG_WAY, SPREAD)
 FIRST_HOP_CELL = HEAD_CELLS + 1
 CELL_AT = offset(HOP, "cell")
 """Where every cell has its number."""
@@ -59,6 +60,13 @@ MAX_FINISHED = 256
 """Packets that came up whole and are decoded in one drain: a tenth of a second's work."""
 MAX_WAITING = 1024
 """... and packets that wait for it: some seconds' work. Those beyond it are given up, counted as undecoded."""
+PROG_ARRAY, ATTACH_CPUMAP = 3, 35
+SPREAD_QUEUE = 4096
+"""Reports that wait for another CPU, at most: what it does in about a millisecond."""
+MISSING = {
+    "NO_COARSE_CLOCK": (5, 11), "NO_CMPXCHG": (5, 12), "NO_MAPPED_ARRAYS": (5, 5), "NO_CPUMAP_PROGRAMS": (5, 9),
+}  # fmt: skip
+"""What the program is told to do without, and since when Linux has it."""
 MAX_TEST_RUN = 3498
 """Bytes that BPF_PROG_TEST_RUN takes: what fits into a page beside XDP's own room."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -82,7 +90,9 @@ def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
     value = np.zeros((), SETTINGS)
     value["keepalive_ns"] = round(config.keepalive * 1e9)
     for name in ("hop_latency", "flow_latency", "queue_occupancy", "tx_utilization"):
-        value[f"{name}_threshold"] = getattr(config, f"{name}_threshold")
+        value[f"{name}_threshold"] = threshold = getattr(config, f"{name}_threshold")
+        if name != "flow_latency":
+            value[f"{name}_span"] = 2 * threshold
     value["postcard_window_ns"] = round(config.postcard_window * 1e9)
     value["postcard_timeout"] = max(1, round(config.postcard_timeout * 1e9) >> 20)
     ports = list(dict.fromkeys(config.port))
@@ -96,6 +106,10 @@ def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
     verdicts = {"drop": kernel.XDP_DROP, "pass": kernel.XDP_PASS}
     value["verdict_ok"] = verdicts[config.accepted_verdict]
     value["verdict_malformed"] = verdicts[config.malformed_verdict]
+    # the short way knows thresholds only, of less than half the range
+    near = max(value[f"{name}_threshold"] for name in ("hop_latency", "queue_occupancy", "tx_utilization")) < 2**31
+    value["steady"] = config.event_mode == "threshold" and near and not tell_all
+    value["bits"] = [number.bit_length() for number in range(256)]
     return value
 
 
@@ -173,19 +187,17 @@ def to_batch(cells: np.ndarray, clock_ns: int) -> Batch:
         return Batch(clock_ns=clock_ns)
     numbers = _column(cells, CELL_AT, "<u4")
     heads = np.flatnonzero(numbers == 0)
-    reports = np.empty(len(heads), HEAD)
-    parts = reports.view(np.uint8).reshape(len(heads), FIRST_HOP_CELL, CELL)
-    for part in range(FIRST_HOP_CELL):  # four times, whatever the number of reports
-        parts[:, part] = cells[heads + part]
-    at_hop = numbers >= FIRST_HOP_CELL
-    hops = cells[at_hop].reshape(-1).view(HOP)
-    owner = np.cumsum(numbers == 0) - 1
-    return Batch(reports, hops, owner[at_hop], numbers[at_hop].astype(np.intp) - FIRST_HOP_CELL, clock_ns)
+    at_hop = np.flatnonzero(numbers >= FIRST_HOP_CELL)
+    whole_cells = cells.view(f"V{CELL}")[:, 0]  # take() moves these at once, and rows of bytes one by one
+    reports = whole_cells.take(heads[:, None] + np.arange(FIRST_HOP_CELL)).reshape(-1).view(HEAD)
+    hops = whole_cells.take(at_hop).view(HOP)
+    owner = np.repeat(np.arange(len(heads)), np.diff(heads, append=len(cells)) - FIRST_HOP_CELL)
+    return Batch(reports, hops, owner, numbers[at_hop].astype(np.intp) - FIRST_HOP_CELL, clock_ns)
 
 
 def _column(cells: np.ndarray, at: int, dtype: str) -> np.ndarray:
-    """The number at a place in every cell: (n,)."""
-    return cells[:, at : at + np.dtype(dtype).itemsize].copy().view(dtype)[:, 0]
+    """The number at a place in every cell: (n,). The place is a multiple of its size."""
+    return cells.view(dtype)[:, at // np.dtype(dtype).itemsize].copy()
 
 
 def whole_events(cells: np.ndarray, sizes: np.ndarray, finished: np.ndarray) -> int:
@@ -204,13 +216,20 @@ def whole_events(cells: np.ndarray, sizes: np.ndarray, finished: np.ndarray) -> 
     return int(ends[stop] if finished[heads[stop]] else heads[stop])
 
 
+NOTHING = Batch()
+
+
 class Transport(Protocol):
     """How events come up."""
 
     name: str
 
-    def drain(self) -> np.ndarray:
-        """All cells that are there, u8 (n, 64), copied; the kernel may reuse their room."""
+    @property
+    def waiting(self) -> int:
+        """Bytes that came up and were not drained; what is still being written included."""
+
+    def drain(self) -> Batch:
+        """All events that are there, copied; the kernel may reuse their room."""
 
     def close(self) -> None: ...
 
@@ -234,18 +253,21 @@ class Ring:
         self._producer = np.frombuffer(self._theirs, "<u8", 1)
         self._cells = np.frombuffer(self._theirs, np.uint8, 2 * size, offset=PAGE).reshape(-1, CELL)
 
-    def drain(self) -> np.ndarray:
+    @property
+    def waiting(self) -> int:
+        return int(self._producer[0]) - int(self._consumer[0])
+
+    def drain(self) -> Batch:
         start, end = int(self._consumer[0]), int(self._producer[0])
         if start == end:
-            return np.empty((0, CELL), np.uint8)
+            return NOTHING
         first = start % self._size // CELL
         cells = self._cells[first : first + (end - start) // CELL]
         words = _column(cells, 0, "<u4")
-        copy = cells[
-            : whole_events(cells, (words & ~np.uint32(self.STATE)) + RING_HEADER, words & self.STATE == 0)
-        ].copy()
-        self._consumer[0] = start + len(copy) * CELL
-        return copy
+        whole = whole_events(cells, (words & ~np.uint32(self.STATE)) + RING_HEADER, words & self.STATE == 0)
+        batch = to_batch(cells[:whole], clock_offset_ns())
+        self._consumer[0] = start + whole * CELL
+        return batch
 
     def close(self) -> None:
         del self._consumer, self._producer, self._cells
@@ -290,18 +312,26 @@ class PerfBuffer:
             raise LoadError(f"cannot open a perf buffer on CPU {cpu} ({os.strerror(error)})")
         return int(descriptor)
 
-    def drain(self) -> np.ndarray:
+    @property
+    def waiting(self) -> int:
+        return sum(end - start for start, end in map(self._positions, self._maps))
+
+    def _positions(self, memory: mmap.mmap) -> tuple[int, int]:
+        """Where what waits begins and ends, bytes since the start."""
+        positions = np.frombuffer(memory, "<u8", PAGE // 8)
+        return int(positions[self.TAIL_AT]), int(positions[self.HEAD_AT])
+
+    def drain(self) -> Batch:
         pieces = [cells for memory in self._maps for cells in self._drain(memory)]
         if not pieces:
-            return np.empty((0, CELL), np.uint8)
+            return NOTHING
         cells = np.concatenate(pieces)
         if len(self._maps) > 1:
             cells = _in_order(cells)
-        return cells
+        return to_batch(cells, clock_offset_ns())
 
     def _drain(self, memory: mmap.mmap) -> list[np.ndarray]:
-        positions = np.frombuffer(memory, "<u8", PAGE // 8)
-        start, end = int(positions[self.TAIL_AT]), int(positions[self.HEAD_AT])
+        start, end = self._positions(memory)
         if start == end:
             return []
         data = np.frombuffer(memory, np.uint8, self._size, offset=PAGE)
@@ -317,7 +347,7 @@ class PerfBuffer:
                 at += whole * CELL
             else:
                 at += int(linear[at + 6 : at + 8].view("<u2")[0])
-        positions[self.TAIL_AT] = end
+        np.frombuffer(memory, "<u8", PAGE // 8)[self.TAIL_AT] = end
         return pieces
 
     def close(self) -> None:
@@ -346,8 +376,10 @@ def _in_order(cells: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What it took to load: seconds to compile, seconds to verify, verifier's instructions, program's instructions."""
+    """What it took to load: whether it was kept; seconds to compile, or to read what was kept; seconds to verify;
+    verifier's instructions, program's instructions."""
 
+    kept: bool
     compile_s: float
     load_s: float
     verified_instructions: int
@@ -357,26 +389,45 @@ class Loaded:
 class Datapath:
     """The kernel program, loaded and set; attached to nothing yet.
 
-    tell_all: every packet becomes an event, whatever its outcome (decode). Errors: LoadError.
+    tell_all: every packet becomes an event, whatever its outcome (decode). keep: the compiled program is kept for next
+    time, or taken from there. Errors: LoadError; nothing is left behind then.
     """
 
-    def __init__(self, config: Config, *, tell_all: bool = False) -> None:
+    def __init__(self, config: Config, *, tell_all: bool = False, keep: bool = True) -> None:
         self._tell_all = tell_all
         ring = config.event_transport == "ring" or (config.event_transport == "auto" and kernel_version() >= (5, 8))
         size = 1 << (config.ring_size * 1024 * 1024 - 1).bit_length()
         defines = [f"MAX_FLOWS={config.max_flows}"]
         defines += [f"RING_PAGES={size // 4096}"] if ring else ["PERF"]
-        if kernel_version() < (5, 11):
-            defines.append("NO_COARSE_CLOCK")
-        begin = time.perf_counter()
-        self._program = Program(SOURCE_FILE, defines)
-        compiled = time.perf_counter()
-        self.fd = self._program.load(FUNCTION)
-        loaded = time.perf_counter()
+        self._cpus = _cpus("possible")
+        defines.append(f"CPUS={self._cpus[-1] + 1}")
+        defines += [name for name, since in MISSING.items() if kernel_version() < since]
+        can_spread = "NO_CPUMAP_PROGRAMS" not in defines
+        if config.cpus and not can_spread:
+            raise LoadError("--cpus needs Linux 5.9: before, a CPU map has no programs")
+        functions = FUNCTIONS if can_spread else FUNCTIONS[:2]
+        self._program = Program(SOURCE_FILE, defines, keep=functions if keep else ())
+        self._copies: list[int] = []
+        self._views: dict[str, np.ndarray] = {}
+        self._to_close = contextlib.ExitStack()
+        self._to_close.callback(self._program.close)
+        try:
+            self._set_up(config, ring, size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, config: Config, ring: bool, size: int) -> None:
+        """What comes after the program was loaded. size: of the buffer for events, bytes."""
+        functions = FUNCTIONS if config.cpus else FUNCTIONS[:2]
+        self.fd, self._long_way, *more = self._program.load_all(functions)
+        self.entry = more[0] if more else self.fd
+        """The program that is for an interface."""
         said = kernel.info(self.fd, 232)
         self.loaded = Loaded(
-            compiled - begin,
-            loaded - compiled,
+            self._program.kept,
+            self._program.compile_s,
+            self._program.load_s,
             struct.unpack_from("=I", said, 216)[0],
             struct.unpack_from("=I", said, 20)[0] // 8,
         )
@@ -384,17 +435,22 @@ class Datapath:
         self._maps = {
             name: self._program.map_fd(name)
             for name in (
-                "settings", "profiles", "source_profiles", "again", "counters", "flows", "new_flow", "ports",
-                "port_statistics", "queues", "queue_statistics", "sources", "allocators", "drops", "events",
+                "settings", "profiles", "source_profiles", "again", "counters", "flows", "new_flow", "points",
+                "statistics", "sources", "allocators", "drops", "events",
             )
         }  # fmt: skip
-        self._cpus = _cpus("possible")
+        self._points = self._mapped("points", POINTS, 1)
+        self._statistics = self._mapped("statistics", STATISTICS, self._cpus[-1] + 1)
         fresh = np.zeros((), FLOW)
         fresh["told_latency"] = fresh["latency"] = 2**64 - 1
         for field in ("switch_id", "latency", "told_latency", "egress_port_id", "queue_id"):
             fresh["hops"][field] = np.iinfo(FLOW["hops"].base[field]).max
         kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
-        kernel.map_update(self._maps["again"], bytes(4), struct.pack("=I", self.fd))
+        kernel.map_update(self._maps["again"], struct.pack("=I", 0), struct.pack("=I", self._long_way))
+        self._spread_over: list[int] = []
+        self._spread_before, self._lost_between = 0, 0
+        if config.cpus:
+            self._spread(config.cpus)
         self._profiles = Profiles(self._maps["profiles"], self._maps["source_profiles"])
         self._of_whole = np.zeros(len(OUTCOMES), np.uint64)
         self._can_resume = True
@@ -406,6 +462,7 @@ class Datapath:
             if ring
             else PerfBuffer(self._maps["events"], max(_power_of_two(size // len(online)), PAGE), online)
         )
+        self._to_close.callback(self.transport.close)
 
     def apply(self, config: Config) -> None:
         """Set the program, which may be running: the next packet is judged by it."""
@@ -417,8 +474,41 @@ class Datapath:
         value = settings(self._config, tell_all=self._tell_all)
         value["cut"] = self._cut
         value["generation"] = self._profiles.generation
+        value["steady"] &= not self._cut
+        value["cpu_count"] = len(self._spread_over)
+        value["cpus"][: len(self._spread_over)] = self._spread_over
         value["by_source"] = len(self._config.sources) > 0
         kernel.map_update(self._maps["settings"], bytes(4), value.tobytes())
+
+    def _spread(self, count: int) -> None:
+        """Have reports sent to so many CPUs: each has a queue, and a thread of the kernel that runs a copy of the
+        program on what is in it. Errors: LoadError, before Linux 5.9 or if there are not so many CPUs."""
+        online = _cpus("online")
+        if count > len(online):
+            raise LoadError(
+                f"cannot spread over {count} CPUs: {len(online)} are online; give --cpus {len(online)} or less"
+            )
+        self._spread_over = online[-count:]  # a network card prefers the first ones
+        again = kernel.bpf(kernel.MAP_CREATE, struct.pack("=IIIII", PROG_ARRAY, 4, 4, 2, 0) + bytes(52))
+        self._copies.append(again)
+        for function in (LONG_WAY, FUNCTION):
+            copy = self._program.copy(function, ATTACH_CPUMAP, {self._maps["again"]: again})
+            self._copies.append(copy)
+            if function == LONG_WAY:
+                kernel.map_update(again, bytes(4), struct.pack("=I", copy))
+        kernel.map_update(self._maps["again"], struct.pack("=I", 1), struct.pack("=I", self.fd))
+        cpus = self._program.map_fd("cpus")
+        for cpu in self._spread_over:
+            queue = struct.pack("=II", SPREAD_QUEUE, copy)
+            kernel.map_update(cpus, struct.pack("=I", cpu), queue)
+
+    def _lost_between_cpus(self) -> int:
+        """Reports for which another CPU's queue had no room: sent when this was last asked, and not there now."""
+        statistics = self._statistics()
+        arrived = int(statistics["arrived"].sum())
+        self._lost_between = max(self._lost_between, self._spread_before - arrived)
+        self._spread_before = int(statistics["spread"].sum())
+        return self._lost_between
 
     def drain(self) -> Batch:
         """The events that came up since the last drain; all of them, unless has_more says that there are others.
@@ -427,7 +517,10 @@ class Datapath:
         into packets of one report each, and those go through the program, so that one piece of code keeps the state and
         decides what is news.
         """
-        self._leave(to_batch(self.transport.drain(), clock_offset_ns()))
+        fresh = self.transport.drain()
+        if not self._left and not (len(fresh) and (fresh.reports["flags"] & ReportFlag.WHOLE).any()):  # nearly always
+            return fresh
+        self._leave(fresh)
         done: list[Batch] = []
         finished = 0
         while self._left and finished < MAX_FINISHED:
@@ -442,6 +535,11 @@ class Datapath:
         return Batch.together(done)
 
     @property
+    def waiting(self) -> int:
+        """Bytes of events that came up and were not drained: to be asked often, where drain() is not."""
+        return self.transport.waiting
+
+    @property
     def has_more(self) -> bool:
         """The last drain() left events for the next one."""
         return bool(self._left)
@@ -449,6 +547,8 @@ class Datapath:
     def _finish(self, one: Batch) -> Batch:
         """A packet that came up whole: the events of its reports. Where every packet is told (decode): of one that is
         refused, or cannot be finished, one event without report. Events of other packets go behind what is left."""
+        from . import wire  # rarely needed, and not while a collector starts
+
         report = one.reports[0]
         cells = one.hops.view(np.uint8).reshape(-1, CELL)
         frame = np.concatenate((cells[:, :12], cells[:, 16:]), axis=1).tobytes()[: int(report["ingress_timestamp"])]
@@ -457,7 +557,7 @@ class Datapath:
             outcome = UNDECODED
         self._of_whole[outcome] += 1
         if outcome in ACCEPTED:
-            batch = to_batch(self.transport.drain(), one.clock_ns)
+            batch = dataclasses.replace(self.transport.drain(), clock_ns=one.clock_ns)
             own = batch.reports["resumed"] != 0
             self._leave(batch.only(~own))
             return batch.only(own)
@@ -475,13 +575,15 @@ class Datapath:
 
     def _resume(self, frame: bytes, received_ns: int) -> bool:
         """Have the program remember and tell the reports of a packet; whether the kernel can do that (Linux 5.15)."""
+        from .groups import parts
+
         self._set_cut(0)
         resume = np.zeros((), RESUME)
         resume["received_ns"] = received_ns
         resume["magic"] = LAYOUT.defines["RESUME_MAGIC"]
         try:
             for part in parts(frame):
-                kernel.test_run_behind(self.fd, resume.tobytes(), part)
+                kernel.test_run_behind(self._long_way, resume.tobytes(), part)
                 resume["flags"] = ReportFlag.CONTINUED
         except OSError as error:
             if error.errno != errno.EINVAL:
@@ -494,9 +596,10 @@ class Datapath:
 
     def counters(self) -> np.ndarray:
         """What the program did: COUNTERS (), summed over the CPUs; packets that went up whole under what they were."""
-        counters = self._sum("counters", COUNTERS, 2)
-        counters = np.ascontiguousarray(counters.view("<u8").reshape(2, -1).sum(axis=0)).view(COUNTERS)[0]
+        each = self._array("counters", np.dtype((COUNTERS, (len(self._cpus),))), 2)  # of a per-CPU map
+        counters = _sum(each.reshape(-1, 1))[0]
         counters["outcomes"][: len(OUTCOMES)] += self._of_whole
+        counters["outcomes"][OUTCOMES.index("ok")] += self._statistics()["steady_reports"].sum()
         return counters
 
     def state(self) -> State:
@@ -504,22 +607,41 @@ class Datapath:
         ports, queues, sources = self._allocated()
         flow_keys, flows = self._items("flows", FLOW_KEY, FLOW, self._config.max_flows)
         drop_keys, drops = self._items("drops", DROP_KEY, np.dtype("<u8"), 4096)
-        queue_statistics = self._percpu("queue_statistics", QUEUE_STATISTICS, queues)
+        points, statistics = self._points()[0], self._statistics()
         maxima = np.zeros(queues, QUEUE_STATISTICS)
-        maxima["occupancy_max"] = queue_statistics["occupancy_max"].max(axis=1, initial=0)
+        maxima["occupancy_max"] = statistics["queues"]["occupancy_max"][:, :queues].max(axis=0, initial=0)
         return State(
             flow_keys=flow_keys,
             flows=flows,
-            ports=self._array("ports", POINT, ports),
-            port_statistics=self._sum("port_statistics", PORT_STATISTICS, ports),
-            queues=self._array("queues", POINT, queues),
+            ports=points["ports"][:ports].copy(),
+            port_statistics=_sum(statistics["ports"][:, :ports]),
+            queues=points["queues"][:queues].copy(),
             queue_statistics=maxima,
-            sources=self._array("sources", SOURCE, sources)[1:],
+            sources=self._sources(sources),
             drop_keys=drop_keys,
             drops=drops,
             counters=self.counters(),
+            lost_between_cpus=self._lost_between_cpus(),
             clock_ns=clock_offset_ns(),
         )
+
+    def _sources(self, count: int) -> np.ndarray:
+        """Each as it was at one moment, and as if no report had gone without the lock: bpf/detect.h, continue_run()."""
+        sources = self._array("sources", SOURCE, count, locked=True)[1:]
+        run = sources["run"] >> np.uint64(32) & np.uint64(0x7FFFFFFF)
+        in_run = np.where(run > 0, run - np.uint64(1), np.uint64(0))
+        sources["received"] += in_run + sources["repeated"] + sources["silent"]
+        sources["duplicated"] += sources["repeated"]
+        return sources
+
+    def _mapped(self, name: str, value: np.dtype, entries: int) -> Callable[[], np.ndarray]:
+        """What reads an array map whose values are large: value (entries,), the kernel's own memory, or a copy where
+        that cannot be mapped (before Linux 5.5)."""
+        if kernel_version() < MISSING["NO_MAPPED_ARRAYS"]:
+            return lambda: self._array(name, value, entries)
+        memory = mmap.mmap(self._maps[name], entries * value.itemsize, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._views[name] = np.frombuffer(memory, value)  # the memory goes with it, and its own descriptor of the map
+        return lambda: self._views[name]
 
     def run(self, packet: bytes, *, repeat: int = 1) -> tuple[int, int]:
         """Run the program on a packet without an interface: (verdict, ns a run).
@@ -536,8 +658,10 @@ class Datapath:
 
     def close(self) -> None:
         """Give everything back to the kernel."""
-        self.transport.close()
-        self._program.close()
+        self._views.clear()
+        while self._copies:
+            os.close(self._copies.pop())
+        self._to_close.close()
 
     def _allocated(self) -> tuple[int, int, int]:
         """How much of ports, queues and sources is in use, index 0 included."""
@@ -547,17 +671,14 @@ class Datapath:
     def _items(self, name: str, key: np.dtype, value: np.dtype, entries: int) -> tuple[np.ndarray, np.ndarray]:
         return kernel.map_items(self._maps[name], key, value, entries)
 
-    def _array(self, name: str, value: np.dtype, entries: int) -> np.ndarray:
-        return kernel.map_items(self._maps[name], np.dtype("<u4"), value, entries, array=True)[1]
+    def _array(self, name: str, value: np.dtype, entries: int, *, locked: bool = False) -> np.ndarray:
+        return kernel.map_items(self._maps[name], np.dtype("<u4"), value, entries, array=True, locked=locked)[1]
 
-    def _percpu(self, name: str, value: np.dtype, entries: int) -> np.ndarray:
-        """A per-CPU array: (entries, CPUs). The kernel pads each value to 8 bytes; all of ours are multiples of it."""
-        return self._array(name, np.dtype((value, (len(self._cpus),))), entries)
 
-    def _sum(self, name: str, value: np.dtype, entries: int) -> np.ndarray:
-        """A per-CPU array of u64 counters, summed over the CPUs: (entries,)."""
-        words = self._percpu(name, np.dtype(("<u8", (value.itemsize // 8,))), entries)
-        return np.ascontiguousarray(words.sum(axis=1, dtype="<u8")).view(value)[:, 0]
+def _sum(values: np.ndarray) -> np.ndarray:
+    """Structs of u64 counters, (cpus, n): summed over the CPUs, (n,)."""
+    words = np.ascontiguousarray(values).view("<u8").reshape(*values.shape, -1)
+    return words.sum(axis=0, dtype="<u8").view(values.dtype)[:, 0]
 
 
 def _power_of_two(size: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import urllib3
 
-from . import kernel
+from . import compiled, kernel
 from .config import Config
 from .datapath import Datapath
 from .errors import LoadError
@@ -51,6 +51,7 @@ def diagnose(interface: str | None, config: Config) -> list[Finding]:
         python_version(sys.version_info[:2]),
         *bcc(),
         headers(("/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")),
+        *compiled_programs(compiled.folder()),
     ]
     if interface is not None:
         findings += network_interface(interface)
@@ -211,6 +212,38 @@ def headers(folders: tuple[str, ...]) -> Finding:
             "headers", "bad", f"no <{missing[0]}> in {' or '.join(folders)}", f"they are in linux-libc-dev: {INSTALL}"
         )
     return Finding("headers", "ok", folders[0])
+
+
+def compiled_programs(folder: pathlib.Path | None) -> list[Finding]:
+    """Where compiled programs are kept, and whether that works: without, each start compiles. None: not wanted."""
+    what = "programs"
+    if folder is None:
+        return [Finding(what, "ok", f"compiled at every start, as {compiled.FOLDER_VARIABLE} is empty")]
+    elsewhere = f"or name another folder in {compiled.FOLDER_VARIABLE}"
+    try:
+        said = folder.stat()
+        files = sorted(path for path in folder.iterdir() if path.suffix == compiled.SUFFIX)
+        states = [(path, path.stat()) for path in files]
+    except FileNotFoundError:
+        if os.access(folder.parent, os.W_OK | os.X_OK, effective_ids=True):
+            return [Finding(what, "ok", f"kept in {folder} once compiled: none yet")]
+        found = f"compiled at every start: {folder} is not there and cannot be made"
+        return [Finding(what, "warn", found, f"mkdir -p {folder}, {elsewhere}")]
+    except OSError as error:
+        found = f"compiled at every start: {folder} cannot be read ({error.strerror})"
+        return [Finding(what, "warn", found, f"run as root (sudo), {elsewhere}")]
+    if others := compiled.who_else(said):
+        found = f"compiled at every start: {folder} can be written by {others}"
+        return [Finding(what, "warn", found, f"chown root {folder}; chmod go-w {folder}; {elsewhere}")]
+    bad = [
+        Finding(what, "warn", f"{path} is not used: it can be written by {others}", f"rm {path}")
+        for path, one in states
+        if (others := compiled.who_else(one))
+    ]
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        found = f"{folder} cannot be written to: what is not kept there is compiled at every start"
+        return [*bad, Finding(what, "warn", found, f"make it writable for root, {elsewhere}")]
+    return bad or [Finding(what, "ok", f"kept in {folder} once compiled: {len(files)}")]
 
 
 # --- the interface ----------------------------------------------------------------------------------------------------
@@ -383,9 +416,9 @@ def _read(path: str) -> str | None:
 
 
 def program(config: Config) -> Finding:
-    """Does the kernel program compile, verify and load here?"""
+    """Does the kernel program compile, verify and load here? What is kept is left alone."""
     try:
-        datapath = Datapath(config)
+        datapath = Datapath(config, keep=False)
     except LoadError as error:
         return Finding("kernel program", "bad", str(error), "report this with the kernel's and bcc's versions above")
     said = datapath.loaded

@@ -13,6 +13,7 @@ import struct
 
 import numpy as np
 
+MAP_CREATE = 0
 MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD = 1, 2, 3, 4, 5
 PROG_TEST_RUN, PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 10, 13, 15
 MAP_LOOKUP_BATCH, LINK_CREATE, LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID, LINK_DETACH = 24, 28, 30, 31, 34
@@ -176,27 +177,37 @@ def map_lookup(descriptor: int, key: bytes, value: np.ndarray) -> None:
 
 
 def map_items(
-    descriptor: int, key: np.dtype, value: np.dtype, entries: int, *, chunk: int = 8192, array: bool = False
+    descriptor: int,
+    key: np.dtype,
+    value: np.dtype,
+    entries: int,
+    *,
+    chunk: int = 8192,
+    array: bool = False,
+    locked: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """All entries of a map of at most this many: keys (n,) and values (n,).
 
     In batches where the kernel has them (Linux 5.6), else one by one. array: keys are the indexes in order, and reading
-    stops after entries. A hash that changes meanwhile may show an entry twice or not at all; the kernel cannot lock it.
+    stops after entries. locked: each value is copied with its spin lock held. A hash that changes meanwhile may show an
+    entry twice or not at all; the kernel cannot lock it.
     """
     if not entries:
         return np.empty(0, key), np.empty(0, value)
-    keys: list[np.ndarray] = []
-    values: list[np.ndarray] = []
+    # Room for all there may be, of which only what is written to becomes memory: no second copy of a large map.
+    room = entries if array else entries + chunk
+    keys, values = np.empty(room, key), np.empty(room, value)
     cursor = ctypes.create_string_buffer(max(key.itemsize, 8))
     first, total = True, 0
     while True:
         wanted = min(chunk, entries - total) if array else chunk
-        some_keys, some_values = np.empty(wanted, key), np.empty(wanted, value)
+        if total + wanted > len(keys):  # entries shown twice
+            keys, values = _longer(keys, total + wanted), _longer(values, total + wanted)
         attributes = bytearray(
             struct.pack(
                 "=QQQQIIQQ",
                 0 if first else ctypes.addressof(cursor), ctypes.addressof(cursor),
-                address_of(some_keys), address_of(some_values), wanted, descriptor, 0, 0,
+                address_of(keys[total:]), address_of(values[total:]), wanted, descriptor, 4 if locked else 0, 0,
             )
         )  # fmt: skip
         try:
@@ -212,12 +223,17 @@ def map_items(
                 continue
             raise
         count = struct.unpack_from("=I", attributes, 32)[0]
-        keys.append(some_keys[:count])
-        values.append(some_values[:count])
         total += count
         first = False
         if last or (array and total >= entries):
-            return np.concatenate(keys), np.concatenate(values)
+            return keys[:total], values[:total]
+
+
+def _longer(array: np.ndarray, length: int) -> np.ndarray:
+    """With room for more."""
+    longer = np.empty(length, array.dtype)
+    longer[: len(array)] = array
+    return longer
 
 
 _ENOTSUPP = 524
@@ -252,10 +268,11 @@ def _items_one_by_one(
     return keys[:count], values[:count]
 
 
-def load_instructions(code: bytes) -> int:
-    """Load a small XDP program given as its instructions; its descriptor."""
+def load_instructions(code: bytes, *, name: str = "", attach_type: int = 0) -> int:
+    """Load an XDP program given as its instructions, which name maps by their descriptors; its descriptor."""
     instructions, license = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
-    head = struct.pack(
-        "=IIQQ", PROG_TYPE_XDP, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(license)
-    )
-    return bpf(PROG_LOAD, head + bytes(48))
+    attributes = struct.pack(
+        "=IIQQIIQII16sII", PROG_TYPE_XDP, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(license),
+        0, 0, 0, 0, 0, name.encode()[:15], 0, attach_type,
+    )  # fmt: skip
+    return bpf(PROG_LOAD, attributes)

@@ -70,9 +70,9 @@ def _find(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def of_flows(flows: np.ndarray, links: Links) -> tuple[np.ndarray, np.ndarray]:
     """(row of flows, place in its hops) of all occupied places, flow by flow, in each nearest the sink first. flows:
     FLOW (n,), all with FLOW_POSTCARDS."""
-    row, place = np.nonzero(flows["hops"]["seen"])
-    hops = flows["hops"][row, place]
-    rows = nearest_sink_first(row, hops["order"], hops["switch_id"], hops["egress_port_id"], links)
+    row, place = np.nonzero(flows["places"]["seen"])
+    hops, order = flows["hops"][row, place], flows["places"]["order"][row, place]
+    rows = nearest_sink_first(row, order, hops["switch_id"], hops["egress_port_id"], links)
     return row[rows], place[rows]
 
 

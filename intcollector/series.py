@@ -16,7 +16,7 @@ import enum
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,6 +77,8 @@ METRICS = {
          "Drop reports, by the switch and the reason it gave."),
         ("int_events_total", "counter", (), "", "Events told by the kernel."),
         ("int_events_lost_total", "counter", (), "", "Events for which the buffer from the kernel had no room."),
+        ("int_reports_lost_between_cpus_total", "counter", (), "",
+         "Reports for which the queue of another CPU had no room (--cpus)."),
         ("int_flows_refused_total", "counter", (), "", "Reports of a new flow that found no room to be kept."),
         ("int_points_refused_total", "counter", (), "", "Ports and queues that found no room to be kept."),
         ("int_sources_refused_total", "counter", (), "", "Reports of a new source that found no room to be kept."),
@@ -162,10 +164,10 @@ def _path_text(raw: bytes) -> str:
 
 def _addresses(packed: np.ndarray, version: np.ndarray) -> Column:
     """packed: u8 (n, 16). version: (n,) of 4, 6 or 0."""
-    rows = np.empty((len(packed), 17), np.uint8)
-    rows[:, 0] = version
-    rows[:, 1:] = packed
-    return rows.view(ADDRESS)[:, 0]
+    rows = np.empty(len(packed), [("version", "u1"), ("packed", "V16")])
+    rows["version"] = version
+    rows["packed"] = packed.view("V16")[:, 0]  # as one thing: byte by byte takes ten times as long
+    return rows.view(ADDRESS)
 
 
 def _numbers(values: np.ndarray) -> Column:
@@ -200,30 +202,101 @@ def _sums(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     return out
 
 
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Labels that go together, of every thing that has them once: a flow has a value a hop, and is spelled once.
+
+    columns: by name, (m,) each. rows: intp (n,), which of the m things each row is about; None: each the next one.
+    """
+
+    columns: Mapping[str, Column]
+    rows: np.ndarray | None = None
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Labels:
+        """The labels of some rows; the things are the same ones."""
+        if self.rows is None:
+            return Labels(self.columns, np.arange(len(next(iter(self.columns.values()))))[rows])
+        return Labels(self.columns, self.rows[rows])
+
+    @staticmethod
+    def together(several: Sequence[Labels]) -> Labels:
+        """Of the same names, behind one another."""
+        counts = [len(next(iter(one.columns.values()))) for one in several]
+        starts = np.cumsum([0, *counts])
+        return Labels(
+            {name: np.concatenate([one.columns[name] for one in several]) for name in several[0].columns},
+            np.concatenate(
+                [
+                    start + (np.arange(count) if one.rows is None else one.rows)
+                    for one, start, count in zip(several, starts, counts, strict=False)
+                ]
+            ),
+        )
+
+    def alone(self) -> Labels:
+        """The same labels, without the things that no row is about."""
+        if self.rows is None:
+            return self
+        things, rows = np.unique(self.rows, return_inverse=True)
+        return Labels({name: column[things] for name, column in self.columns.items()}, rows.reshape(-1))
+
+    @property
+    def flat(self) -> Mapping[str, Column]:
+        """By name, (n,) each."""
+        if self.rows is None:
+            return self.columns
+        return {name: column[self.rows] for name, column in self.columns.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return sum(c.nbytes for c in self.columns.values()) + (0 if self.rows is None else self.rows.nbytes)
+
+
+def _flat(parts: Iterable[Labels]) -> dict[str, Column]:
+    return {name: column for part in parts for name, column in part.flat.items()}
+
+
+def _each_once(name: str, column: Column) -> Labels:
+    """A label of few values."""
+    known, rows = np.unique(column, return_inverse=True)
+    return Labels({name: known}, rows.reshape(-1))
+
+
 # --- State -> Series --------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One metric's series. labels: by name, as in metric.labels, (n,) each. values: int64 or float64 (n,). No two rows
-    have the same labels; no value is missing."""
+    """One metric's series. parts: their labels, in the order of metric.labels; n of each part. values: int64 or float64
+    (n,). No two rows have the same labels; no value is missing."""
 
     metric: Metric
-    labels: Mapping[str, Column]
+    parts: tuple[Labels, ...]
     values: Column
+
+    @property
+    def labels(self) -> dict[str, Column]:
+        """By name, as in metric.labels, (n,) each."""
+        return _flat(self.parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """One metric's histograms. bounds: float64 (b,), seconds. counts: int64 (n, b), how many were at most that.
-    totals: int64 (n,). sums: float64 (n,), seconds."""
+    """One metric's histograms. parts: as in Series. bounds: float64 (b,), seconds. counts: int64 (n, b), how many were
+    at most that. totals: int64 (n,). sums: float64 (n,), seconds."""
 
     metric: Metric
-    labels: Mapping[str, Column]
+    parts: tuple[Labels, ...]
     bounds: np.ndarray
     counts: np.ndarray
     totals: np.ndarray
     sums: np.ndarray
+
+    @property
+    def labels(self) -> dict[str, Column]:
+        """By name, as in metric.labels, (n,) each."""
+        return _flat(self.parts)
 
 
 def scrape(state: State, config: Config, exporters: Mapping[str, Counts]) -> list[Series | Histogram]:
@@ -241,7 +314,8 @@ def scrape(state: State, config: Config, exporters: Mapping[str, Counts]) -> lis
 
 def _series(name: str, values: Any, *labels: Column) -> Series:
     metric = METRICS[name]
-    return Series(metric, dict(zip(metric.labels, labels, strict=True)), np.asarray(values))
+    columns = dict(zip(metric.labels, labels, strict=True))
+    return Series(metric, (Labels(columns),) if columns else (), np.asarray(values))
 
 
 def _one(name: str, value: Any) -> Series:
@@ -255,6 +329,7 @@ def program_series(state: State) -> list[Series | Histogram]:
         _series("int_packets_total", counters["outcomes"].astype(np.int64)[: len(OUTCOMES)], _words(OUTCOMES)),
         _one("int_events_total", counters["events"]),
         _one("int_events_lost_total", counters["events_lost"]),
+        _one("int_reports_lost_between_cpus_total", state.lost_between_cpus),
         *(
             _one(f"int_{what}_refused_total", counters[f"{what}_refused"])
             for what in ("flows", "points", "sources", "drops", "places")
@@ -325,39 +400,45 @@ def flow_series(state: State, config: Config) -> list[Series | Histogram]:
     rows = np.flatnonzero(state.flows["flags"] & (FlowFlag.PATH | FlowFlag.POSTCARDS))
     omitted = max(0, len(rows) - config.max_flow_series)
     if omitted:
-        newest = np.argpartition(state.flows["seen_ns"][rows], omitted - 1)[omitted:]
-        rows = rows[newest]
-    keys, flows = state.flow_keys[rows], state.flows[rows]
+        rows = rows[np.argpartition(state.flows["seen_ns"][rows], omitted - 1)[omitted:]]
     # A map that changes while it is read may bring a flow twice.
-    _, first = np.unique(keys.view(f"V{keys.dtype.itemsize}"), return_index=True)
-    keys, flows = keys[first], flows[first]
+    _, first = np.unique(state.flow_keys[rows].view(f"V{state.flow_keys.dtype.itemsize}"), return_index=True)
+    rows = rows[first]
 
-    labels = (
-        _addresses(keys["source"], keys["ip_version"]),
-        _addresses(keys["destination"], keys["ip_version"]),
-        *(keys[name].astype(np.int64) for name in ("source_port", "destination_port", "protocol")),
+    # Of the flows, which are large, only what is asked for is taken, field by field.
+    keys, time_unit = state.flow_keys[rows], state.flows["time_unit"][rows]
+    flows = Labels(
+        {
+            "source": _addresses(keys["source"], keys["ip_version"]),
+            "destination": _addresses(keys["destination"], keys["ip_version"]),
+            **{name: keys[name].astype(np.int64) for name in ("source_port", "destination_port", "protocol")},
+        }
     )
-    latency = _numbers(flows["latency"])
-    has = latency >= 0
+    latency = _numbers(state.flows["latency"][rows])
+    has = np.flatnonzero(latency >= 0)
 
-    stack = flows["flags"] & FlowFlag.PATH != 0
-    hops = flows["hops"]
-    switch_id, hop_latency = _numbers(hops["switch_id"]), _numbers(hops["latency"])
     # A stack's hops are the first ones; a switch's postcard may be in any place.
-    there = np.where(stack[:, None], np.arange(MAX_HOPS) < flows["hop_count"][:, None], hops["seen"] != 0)
-    shown = there & (switch_id >= 0) & (hop_latency >= 0)
+    there = np.arange(MAX_HOPS) < state.flows["hop_count"][rows][:, None]
+    cards = np.flatnonzero(state.flows["flags"][rows] & FlowFlag.PATH == 0)
+    hops = state.flows["hops"]
+    there[cards] = state.flows["places"]["seen"][rows[cards]] != 0
+    flow, place = np.nonzero(there)
+    switch_id, hop_latency = (_numbers(hops[name][rows[flow], place]) for name in ("switch_id", "latency"))
     # A packet may go through a switch twice: one series, the time it spent there.
-    pairs, group = np.unique(np.nonzero(shown)[0] << 32 | switch_id[shown], return_inverse=True)
-    of_flow = pairs >> 32
+    pairs = flow << 32 | switch_id
+    order = np.argsort(pairs, kind="stable")
+    order = order[(switch_id[order] >= 0) & (hop_latency[order] >= 0)]
+    begins = np.flatnonzero(np.diff(pairs[order], prepend=-1))
+    flow, switch_id = flow[order[begins]], switch_id[order[begins]]
+    in_switch = np.add.reduceat(hop_latency[order], begins) if len(begins) else hop_latency[:0]
     return [
         _one("int_flows", len(state.flows)),
         _one("int_flow_series_omitted", omitted),
-        _series("int_flow_latency_seconds", seconds(latency[has], flows["time_unit"][has]), *(c[has] for c in labels)),
-        _series(
-            "int_flow_hop_latency_seconds",
-            seconds(_sums(hop_latency[shown], group.reshape(-1), len(pairs)), flows["time_unit"][of_flow]),
-            *(c[of_flow] for c in labels),
-            pairs & NONE32,
+        Series(METRICS["int_flow_latency_seconds"], (flows[has],), seconds(latency[has], time_unit[has])),
+        Series(
+            METRICS["int_flow_hop_latency_seconds"],
+            (flows[flow], _each_once("switch_id", switch_id)),
+            seconds(in_switch, time_unit[flow]),
         ),
     ]
 
@@ -378,7 +459,9 @@ def _last(points: np.ndarray) -> np.ndarray:
 
 
 def _point_series(name: str, points: np.ndarray, values: np.ndarray) -> Series:
-    return _series(name, values, _numbers(points["switch_id"]), _numbers(points["id"]))
+    metric = METRICS[name]
+    ids = zip(metric.labels, ("switch_id", "id"), strict=True)
+    return Series(metric, tuple(_each_once(label, _numbers(points[field])) for label, field in ids), values)
 
 
 def port_series(state: State) -> list[Series | Histogram]:
@@ -401,7 +484,7 @@ def port_series(state: State) -> list[Series | Histogram]:
         _point_series("int_egress_port_tx_utilization_ratio", known, known["value"] / known["unit"]),
         Histogram(
             METRICS["int_hop_latency_seconds"],
-            {"switch_id": switches},
+            (Labels({"switch_id": switches}),),
             bounds=(2.0 ** np.arange(NO_LATENCY - 1) - 1) / NS_PER_SECOND,
             counts=counts[:, :-1],
             totals=counts[:, -1],
@@ -445,15 +528,15 @@ def _bytes(occupancy: np.ndarray, queues: np.ndarray) -> np.ndarray:
 class Points:
     """What is news about one kind of thing: flow, hop, queue or port.
 
-    measurement, field: its name and the value's. labels: by name, (n,) each, as in METRICS. wire: int64 (n,), the
-    switch's own number, -1 none (only a flow can have none). values: the same in METRICS' units: float64 seconds, NaN
-    none, or int64. paths: PATH (n,) of a flow, else None. times_ns: int64 (n,), since 1970.
+    measurement, field: its name and the value's. parts: labels, named as in METRICS; n of each part. wire: int64 (n,),
+    the switch's own number, -1 none (only a flow can have none). values: the same in METRICS' units: float64 seconds,
+    NaN none, or int64. paths: PATH (n,) of a flow, else None. times_ns: int64 (n,), since 1970.
     """
 
     kind: str
     measurement: str
     field: str
-    labels: Mapping[str, Column]
+    parts: tuple[Labels, ...]
     wire: Column
     values: Column
     times_ns: np.ndarray
@@ -465,26 +548,49 @@ class Points:
     def __getitem__(self, rows: np.ndarray | slice) -> Points:
         return dataclasses.replace(
             self,
-            labels={name: column[rows] for name, column in self.labels.items()},
+            parts=tuple(part[rows].alone() for part in self.parts),
             wire=self.wire[rows],
             values=self.values[rows],
             times_ns=self.times_ns[rows],
             paths=None if self.paths is None else self.paths[rows],
         )
 
+    @staticmethod
+    def together(several: Sequence[Points]) -> Points:
+        """Of one kind, behind one another."""
+        if len(several) == 1:
+            return several[0]
+        return dataclasses.replace(
+            several[0],
+            parts=tuple(map(Labels.together, zip(*(one.parts for one in several), strict=True))),
+            wire=np.concatenate([one.wire for one in several]),
+            values=np.concatenate([one.values for one in several]),
+            times_ns=np.concatenate([one.times_ns for one in several]),
+            paths=np.concatenate([one.paths for one in several if one.paths is not None])
+            if several[0].paths is not None
+            else None,
+        )
+
+    @property
+    def labels(self) -> dict[str, Column]:
+        """By name, (n,) each."""
+        return _flat(self.parts)
+
     @property
     def nbytes(self) -> int:
-        """Memory of the columns."""
-        columns = [*self.labels.values(), self.wire, self.values, self.times_ns]
-        return sum(c.nbytes for c in columns) + (0 if self.paths is None else self.paths.nbytes)
+        """Memory of the arrays."""
+        columns = [self.wire, self.values, self.times_ns]
+        own = sum(c.nbytes for c in columns) + (0 if self.paths is None else self.paths.nbytes)
+        return own + sum(part.nbytes for part in self.parts)
 
 
 def points(batch: Batch, config: Config) -> list[Points]:
     """All that is news in a batch. The program says what is (changes and the hops' bits); a report that is told for
     another reason, a drop say, has no points."""
+    flows = _flow_labels(batch.reports)
     return [
-        flow_points(postcards.in_order(batch, config.links), config),
-        hop_points(batch, config),
+        flow_points(postcards.in_order(batch, config.links), config, flows),
+        hop_points(batch, config, flows),
         queue_points(batch, config),
         port_points(batch, config),
     ]
@@ -493,9 +599,9 @@ def points(batch: Batch, config: Config) -> list[Points]:
 FLOW_NEWS = Change.NEW_FLOW | Change.PATH | Change.FLOW_LATENCY | Change.KEEPALIVE
 
 
-def flow_points(batch: Batch, config: Config) -> Points:
+def flow_points(batch: Batch, config: Config, flows: Labels) -> Points:
     """Latency and path of the flows of which these, or nothing for the keep-alive time, changed. Only with a stack, or
-    with postcards, whose hops have to be in order."""
+    with postcards, whose hops have to be in order. flows: of all reports."""
     reports = batch.reports
     hops = np.bincount(batch.hop_report, minlength=len(reports))
     has_path = (reports["flags"] & (ReportFlag.INT | ReportFlag.POSTCARD) != 0) & (hops > 0)
@@ -515,23 +621,21 @@ def flow_points(batch: Batch, config: Config) -> Points:
     rows, wire, paths = rows[say], wire[say], paths[say]
     values = seconds(wire, reports["time_unit"][rows])
     times = _times(batch, config, rows, reports["ingress_timestamp"][rows], reports["report_version"][rows] != 20)
-    labels = _flow_labels(batch, rows)
-    return Points("flow", "int_flow", "latency", labels, wire, values, times, paths.view(PATH)[:, 0])
+    return Points("flow", "int_flow", "latency", (flows[rows],), wire, values, times, paths.view(PATH)[:, 0])
 
 
-def hop_points(batch: Batch, config: Config) -> Points:
-    """Latencies of the hops that are news; of postcards: of the reporting switch."""
-    report, labels, wire, times = _hop_news(
+def hop_points(batch: Batch, config: Config, flows: Labels) -> Points:
+    """Latencies of the hops that are news; of postcards: of the reporting switch. flows: of all reports."""
+    report, parts, wire, times = _hop_news(
         batch, config, "hop_latency_changes", Change.LOCAL_HOP_LATENCY, "latency", ("switch_id",)
     )
-    labels = {**_flow_labels(batch, report), **labels}
     values = seconds(wire, batch.reports["time_unit"][report])
-    return Points("hop", "int_hop", "latency", labels, wire, values, times)
+    return Points("hop", "int_hop", "latency", (flows[report], *parts), wire, values, times)
 
 
 def queue_points(batch: Batch, config: Config) -> Points:
     """Queue occupancies that are news."""
-    _, labels, wire, times = _hop_news(
+    _, parts, wire, times = _hop_news(
         batch,
         config,
         "queue_occupancy_changes",
@@ -539,36 +643,46 @@ def queue_points(batch: Batch, config: Config) -> Points:
         "queue_occupancy",
         ("switch_id", "queue_id"),
     )
-    return Points("queue", "int_queue", "occupancy", labels, wire, wire, times)
+    return Points("queue", "int_queue", "occupancy", parts, wire, wire, times)
 
 
 def port_points(batch: Batch, config: Config) -> Points:
     """TX utilizations of egress ports that are news."""
-    _, labels, wire, times = _hop_news(
+    _, parts, wire, times = _hop_news(
         batch, config, "tx_utilization_changes", Change.LOCAL_TX_UTILIZATION, "egress_port_tx_utilization",
         ("switch_id", "egress_port_id"),
     )  # fmt: skip
-    return Points("port", "int_port", "tx_utilization", labels, wire, wire, times)
+    return Points("port", "int_port", "tx_utilization", parts, wire, wire, times)
 
 
 def _hop_news(
     batch: Batch, config: Config, bits: str, local_change: enum.IntFlag, field: str, ids: tuple[str, ...]
-) -> tuple[np.ndarray, dict[str, Column], Column, np.ndarray]:
+) -> tuple[np.ndarray, tuple[Labels, ...], Column, np.ndarray]:
     """One value of the hops whose bit is set, then of the local hops whose flag is.
 
-    Returns (row of reports, labels, wire, times). Left out: what has no value, and what is nobody's (the switch did
+    Returns (row of reports, parts, wire, times). Left out: what has no value, and what is nobody's (the switch did
     not say who it is).
     """
     reports, hops = batch.reports, batch.hops
     news = np.flatnonzero(reports[bits][batch.hop_report] >> batch.hop_index.astype(np.uint16) & 1)
     local = np.flatnonzero(reports["changes"] & local_change)
     report = np.concatenate([batch.hop_report[news], local])
-    hop = np.concatenate([hops[news], reports["local"][local]])
-    some = (hop[field] != NONE32) & (hop["switch_id"] != NONE32)
-    report, hop = report[some], hop[some]
+
+    def of_hop(name: str) -> np.ndarray:
+        """One field only: hops are large."""
+        return np.concatenate([hops[name][news], reports["local"][name][local]])
+
+    wire, switch_id = of_hop(field), of_hop("switch_id")
+    some = np.flatnonzero((wire != NONE32) & (switch_id != NONE32))
     # One that fills 63 bits is no time InfluxDB knows.
-    times = _times(batch, config, report, hop["egress_timestamp"], hop["egress_timestamp"] < NONE64 >> 1)
-    return report, {name: _numbers(hop[name]) for name in ids}, _numbers(hop[field]), times
+    egress = of_hop("egress_timestamp")[some]
+    times = _times(batch, config, report[some], egress, egress < NONE64 >> 1)
+    return (
+        report[some],
+        tuple(_each_once(name, _numbers(of_hop(name)[some])) for name in ids),
+        _numbers(wire[some]),
+        times,
+    )
 
 
 def _times(batch: Batch, config: Config, rows: np.ndarray, of_int: np.ndarray, has: np.ndarray) -> np.ndarray:
@@ -585,18 +699,20 @@ def _flow_version(flags: np.ndarray) -> np.ndarray:
     return np.where(flags & ReportFlag.FLOW_IPV4, 4, np.where(flags & ReportFlag.FLOW_IPV6, 6, 0)).astype(np.uint8)
 
 
-def _flow_labels(batch: Batch, rows: np.ndarray) -> dict[str, Column]:
-    reports = batch.reports[rows]
+def _flow_labels(reports: np.ndarray) -> Labels:
+    """Of the flow that each report is about."""
     flags = reports["flags"]
     version = _flow_version(flags)
     ports = flags & ReportFlag.FLOW_PORTS != 0
-    return {
-        "source": _addresses(reports["flow_source"], version),
-        "destination": _addresses(reports["flow_destination"], version),
-        "source_port": np.where(ports, reports["source_port"].astype(np.int64), -1),
-        "destination_port": np.where(ports, reports["destination_port"].astype(np.int64), -1),
-        "protocol": np.where(version > 0, reports["protocol"].astype(np.int64), -1),
-    }
+    return Labels(
+        {
+            "source": _addresses(reports["flow_source"], version),
+            "destination": _addresses(reports["flow_destination"], version),
+            "source_port": np.where(ports, reports["source_port"].astype(np.int64), -1),
+            "destination_port": np.where(ports, reports["destination_port"].astype(np.int64), -1),
+            "protocol": np.where(version > 0, reports["protocol"].astype(np.int64), -1),
+        }
+    )
 
 
 # --- Batch -> records -------------------------------------------------------------------------------------------------

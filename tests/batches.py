@@ -268,14 +268,14 @@ def flow(*hops: tuple[int, int], latency: int | None = None, seen_ns: int = 1, t
 def postcard_flow(*places: tuple[int, int, int, int] | None, time_unit: str = "ns") -> dict[str, Any]:
     """A row of flow with postcards. places: (switch_id, latency, order, egress_port_id); None: free."""
     free = {"switch_id": NONE32, "latency": NONE32, "egress_port_id": 2**16 - 1, "queue_id": 2**16 - 1}
-    names = ("switch_id", "latency", "order", "egress_port_id")
-    hops = [free if p is None else {**dict(zip(names, p, strict=True)), "seen": 1} for p in places]
+    hops = [free if p is None else {"switch_id": p[0], "latency": p[1], "egress_port_id": p[3]} for p in places]
     latencies = [p[1] for p in places if p and p[1] != NONE32]
     return {
         "flags": LAYOUT.enums["flow_flag"]["FLOW_POSTCARDS"],
         "latency": sum(latencies) if latencies else 2**64 - 1,
         "time_unit": TIME_UNITS[time_unit],
         "hops": [*hops, *[free] * (MAX_HOPS - len(hops))],
+        "places": [{} if p is None else {"order": p[2], "seen": 1} for p in places],
     }
 
 

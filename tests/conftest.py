@@ -1,15 +1,26 @@
-"""Loaded kernel programs are shared: loading one takes about a second."""
+"""Loaded kernel programs are shared, and compiled ones kept for the session: compiling takes seconds, loading one."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+from intcollector import compiled
 from intcollector.config import Config
 from intcollector.datapath import Datapath
 
 from . import frames
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_programs() -> Iterator[None]:
+    """Compiled programs are kept in a folder of this session, also by processes that it starts, and are gone with it:
+    none of another time is tested, and none is left behind."""
+    with tempfile.TemporaryDirectory(prefix="intcollector-tests-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(compiled.FOLDER_VARIABLE, folder)
+        yield
 
 
 @pytest.fixture(scope="session")

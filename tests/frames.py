@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
+import concurrent.futures
+import contextlib
 import dataclasses
+import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
 from intcollector import kernel, wire
 from intcollector.batch import Batch
@@ -90,20 +94,56 @@ def told(datapath: Datapath, *frames: bytes) -> list[set[str] | None]:
     return out
 
 
+FAR = 2**31 - 1
+"""A threshold that only what differs by half the range passes: the largest with which the short way is taken."""
+
+
 def quiet(config: Config, **more: Any) -> Config:
-    """The config with thresholds that nothing passes, and no keepalive, but for what more says."""
+    """The config with thresholds that next to nothing passes, and no keepalive, but for what more says."""
     thresholds = ("hop_latency", "flow_latency", "queue_occupancy", "tx_utilization")
-    return dataclasses.replace(config, **({f"{t}_threshold": NONE32 for t in thresholds} | {"keepalive": 0.0} | more))
+    return dataclasses.replace(config, **({f"{t}_threshold": FAR for t in thresholds} | {"keepalive": 0.0} | more))
+
+
+# --- CPUs -------------------------------------------------------------------------------------------------------------
+
+two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+
+
+@contextlib.contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """This thread stays on one CPU, as the traffic of one queue does."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def on_all_cpus(work: Callable[[int], object]) -> int:
+    """Do work(n) in a thread on each CPU, begun together. Gives how many there were."""
+    cpus = sorted(os.sched_getaffinity(0))
+    barrier = threading.Barrier(len(cpus))
+
+    def pinned(number: int) -> None:
+        os.sched_setaffinity(0, {cpus[number]})  # of this thread only
+        barrier.wait(60)
+        work(number)
+
+    with concurrent.futures.ThreadPoolExecutor(len(cpus)) as threads:
+        for _ in threads.map(pinned, range(len(cpus))):
+            pass
+    return len(cpus)
 
 
 # --- a program for many tests -----------------------------------------------------------------------------------------
 
 HASHES = {"flows": "flow_key", "drops": "drop_key", "point_index": "point_key", "source_index": "source_key"}
 ARRAYS = {
-    "ports": "point", "port_statistics": "port_statistics", "queues": "point", "queue_statistics": "queue_statistics",
-    "sources": "source", "allocators": "allocator", "counters": "counters",
+    "points": "points", "statistics": "statistics", "sources": "source", "allocators": "allocator",
+    "counters": "counters",
 }  # fmt: skip
-PER_CPU = ("port_statistics", "queue_statistics", "counters")
+PER_CPU = ("counters",)
 MAP_DELETE_ELEM = 3
 
 
@@ -112,29 +152,22 @@ def map_fd(datapath: Datapath, name: str) -> int:
     return datapath._program.map_fd(name)
 
 
-def bcc_table(datapath: Datapath, name: str) -> Any:
-    """A map as bcc sees it."""
-    return datapath._program.bpf[name.encode()]
-
-
 def forget(datapath: Datapath) -> None:
     """As if the program had seen nothing: events drained, maps as when it was loaded."""
     while len(datapath.drain()) or datapath.has_more:
         pass
     datapath._of_whole[:] = 0
-    ports, queues, sources = datapath._allocated()
-    used = {"ports": ports, "port_statistics": ports, "queues": queues, "queue_statistics": queues, "sources": sources}
-    used["counters"] = 2
+    *_, sources = datapath._allocated()
     cpus = len(datapath._cpus)
+    used = {"statistics": datapath._cpus[-1] + 1, "sources": sources, "counters": 2}
     for name, struct_name in ARRAYS.items():
         zeros = bytes(LAYOUT.dtypes[struct_name].itemsize * (cpus if name in PER_CPU else 1))
         for index in range(used.get(name, 1)):
             kernel.map_update(map_fd(datapath, name), struct.pack("=I", index), zeros)
     for name, key_name in HASHES.items():
-        table = bcc_table(datapath, name)
-        key = LAYOUT.dtypes[key_name]
-        value = np.dtype((np.void, ctypes.sizeof(table.Leaf)))
-        keys, _ = kernel.map_items(map_fd(datapath, name), key, value, table.max_entries)
+        # struct bpf_map_info: type, id, key_size, value_size, max_entries
+        *_, size, entries = struct.unpack_from("=5I", kernel.info(map_fd(datapath, name), 80))
+        keys, _ = kernel.map_items(map_fd(datapath, name), LAYOUT.dtypes[key_name], np.dtype((np.void, size)), entries)
         for one in keys:
             held = np.array(one)
             kernel.bpf(MAP_DELETE_ELEM, struct.pack("=IIQQQ", map_fd(datapath, name), 0, kernel.address_of(held), 0, 0))

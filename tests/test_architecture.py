@@ -12,7 +12,7 @@ MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in so
 
 LAYERS = (
     ("errors", "kernel"),
-    ("layout", "capture", "lab"),
+    ("layout", "capture", "lab", "compiled"),
     ("config", "batch", "wire", "loader"),
     ("groups", "layers", "postcards"),
     ("__init__", "series", "datapath", "interface", "traffic"),

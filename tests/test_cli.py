@@ -697,3 +697,16 @@ def test_version() -> None:
     ended = intcollector("--version")
     assert ended.returncode == 0
     assert re.fullmatch(r"intcollector \d+\.\d+\.\d+\n", ended.stdout)
+
+
+def test_a_collector_begins_without_the_slow_libraries() -> None:
+    """What `run` imports before it compiles the kernel program is neither a library that can be imported meanwhile nor
+    one that only another command needs."""
+    script = (
+        "import sys; from intcollector import cli; cli._parser('run').parse_args(['run', 'eth0']); "
+        "import intcollector.collector; print(*sys.modules)"
+    )
+    said = subprocess.run([COMMAND[0], "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    slow = {"scapy", "pyroute2", "prometheus_client", "urllib3", "intcollector.traffic", "intcollector.series"}
+    assert {"numpy", "intcollector.datapath"} <= set(said.stdout.split())
+    assert not slow & set(said.stdout.split())

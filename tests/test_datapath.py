@@ -30,10 +30,12 @@ from intcollector.loader import Program
 
 from .frames import Datapaths, frame, map_fd, numbered, quiet
 from .needs import needs_root
+from .servers import wait
 
 CONFIG = quiet(Config(ring_size=1, max_flows=4096))
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEADLINE_S = 60
+MAP_GET_FD_BY_ID = 14
 
 
 # --- cells -> Batch ---------------------------------------------------------------------------------------------------
@@ -202,6 +204,18 @@ def test_events_of_several_cpus_come_up_by_their_time(datapaths: Datapaths, tran
 
 
 @needs_root
+def test_what_waits_is_known_before_it_is_drained(datapaths: Datapaths, transport: Config) -> None:
+    """waiting is the size of the events that came up, and nothing once they are drained."""
+    datapath = datapaths(transport)
+    frames, hops = drops(transport, 10, 2)
+    assert datapath.waiting == 0
+    for one in frames:
+        datapath.run(one)
+    assert datapath.waiting == sum((HEAD_CELLS + 1 + n) * CELL for n in hops)
+    assert len(datapath.drain()) == 10 and datapath.waiting == 0
+
+
+@needs_root
 def test_what_was_drained_outlives_the_program() -> None:
     """Batches and cells are copies: closing gives all memory and descriptors back, whatever is still held."""
     for name in ("ring", "perf"):
@@ -212,6 +226,56 @@ def test_what_was_drained_outlives_the_program() -> None:
         datapath.close()
         assert batch.hops["switch_id"].tolist() == [4] and len(nothing) == 0
         assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def is_there(identity: int) -> bool:
+    """Does the kernel know a map of this id?"""
+    try:
+        os.close(kernel.bpf(MAP_GET_FD_BY_ID, struct.pack("=III", identity, 0, 0)))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@needs_root
+@pytest.mark.parametrize("transport_name", ["ring", "perf"])
+def test_no_map_outlives_the_program(transport_name: str) -> None:
+    """Once it is closed, the kernel has none of its maps any more, also if points and statistics were read."""
+    datapath = Datapath(dataclasses.replace(CONFIG, event_transport=transport_name))
+    datapath.run(frame(CONFIG, {"switch_id": 4, "queue_id": 1, "hop_latency": 3}))
+    state, batch = datapath.state(), datapath.drain()
+    names = [*datapath._maps, "point_index", "source_index", "scratches"]
+    maps = {name: struct.unpack_from("=I", kernel.info(map_fd(datapath, name), 80), 4)[0] for name in names}
+    assert all(map(is_there, maps.values()))
+    datapath.close()
+    wait(lambda: not any(map(is_there, maps.values())), "the maps are gone", DEADLINE_S)  # after a grace period
+    assert len(state.queues) == 2 and len(batch) == 1
+
+
+@needs_root
+def test_a_datapath_that_cannot_be_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the last step fails, all descriptors are given back."""
+    Datapath(CONFIG).close()
+    before = set(os.listdir("/proc/self/fd"))
+
+    def fails(*_: object) -> None:
+        raise LoadError("no events")
+
+    monkeypatch.setattr(under_test, "Ring", fails)
+    with pytest.raises(LoadError, match="no events"):
+        Datapath(dataclasses.replace(CONFIG, event_transport="ring"))
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
+def test_what_it_took_to_load_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Whether it was compiled or kept is known; with keep off it is compiled whatever is kept."""
+    monkeypatch.setenv("INTCOLLECTOR_CACHE", str(tmp_path / "kept"))
+    for keep, kept in ((True, False), (True, True), (False, False)):
+        datapath = Datapath(CONFIG, keep=keep)
+        datapath.close()
+        assert datapath.loaded.kept == kept
+        assert datapath.loaded.compile_s > 0.001 < datapath.loaded.load_s  # no step was left out
 
 
 @needs_root
@@ -259,11 +323,13 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"domains": [0x5453, 65535] + [0] * 6, "domain_words": [2, 255] + [0] * 6}),
     ({"accept_report_length_1": True}, {"accept_report_length_1": 1}),
     ({"reject_int_version_0": True}, {"accept_int_version_0": 0}),
-    ({"event_mode": "interval"}, {"event_mode": 1}),
+    ({"event_mode": "interval"}, {"event_mode": 1, "steady": 0}),
     ({"hop_latency_threshold": 1, "flow_latency_threshold": 2, "queue_occupancy_threshold": 2**32 - 1,
       "tx_utilization_threshold": 0},
      {"hop_latency_threshold": 1, "flow_latency_threshold": 2, "queue_occupancy_threshold": 2**32 - 1,
-      "tx_utilization_threshold": 0}),
+      "tx_utilization_threshold": 0, "hop_latency_span": 2, "queue_occupancy_span": 2**33 - 2,
+      "tx_utilization_span": 0, "steady": 0}),
+    ({"hop_latency_threshold": 2**31 - 1}, {"hop_latency_threshold": 2**31 - 1, "hop_latency_span": 2**32 - 2}),
     ({"latency_unit": "us"}, {"time_unit": 1, "time_multiplier": 1000}),
     ({"latency_unit": "ms"}, {"time_unit": 2, "time_multiplier": 1_000_000}),
     ({"latency_unit": "2^-32s"}, {"time_unit": 3, "time_multiplier": 10**9, "time_shift": 32}),
@@ -349,9 +415,8 @@ def test_all_items_of_a_map(datapaths: Datapaths, chunk: int) -> None:
     """Reading in batches of any size, or one by one, gives every entry once."""
     datapath = datapaths(CONFIG)
     for number in range(1, 501):
-        datapath.run(
-            frame(CONFIG, {"switch_id": number, "hop_latency": number}, flow=f"10.0.0.1:{number}>10.0.0.2:1/17")
-        )
+        hop = {"switch_id": number, "hop_latency": number}
+        datapath.run(frame(CONFIG, hop, switch_id=number, flow=f"10.0.0.1:{number}>10.0.0.2:1/17"))
     descriptor = map_fd(datapath, "flows")
     in_batches = kernel.map_items(descriptor, FLOW_KEY, FLOW, CONFIG.max_flows, chunk=chunk)
     one_by_one = kernel._items_one_by_one(descriptor, FLOW_KEY, FLOW, CONFIG.max_flows, False)
@@ -359,13 +424,13 @@ def test_all_items_of_a_map(datapaths: Datapaths, chunk: int) -> None:
         assert sorted(keys["source_port"].tolist()) == list(range(1, 501))
         assert keys["source_port"].tolist() == flows["latency"].tolist()
     state = datapath.state()
-    ports = map_fd(datapath, "ports")
-    index, point, ports_used = np.dtype("<u4"), state.ports.dtype, len(state.ports)
-    in_batches = kernel.map_items(ports, index, point, ports_used, chunk=chunk, array=True)
-    one_by_one = kernel._items_one_by_one(ports, index, point, ports_used, True)
+    sources = map_fd(datapath, "sources")
+    index, source, used = np.dtype("<u4"), state.sources.dtype, len(state.sources) + 1
+    in_batches = kernel.map_items(sources, index, source, used, chunk=chunk, array=True)
+    one_by_one = kernel._items_one_by_one(sources, index, source, used, True)
     for keys, values in (in_batches, one_by_one):
         assert keys.tolist() == list(range(501))
-        assert values["switch_id"].tolist() == state.ports["switch_id"].tolist() == list(range(501))
+        assert values["switch_id"].tolist() == [0, *state.sources["switch_id"]] == list(range(501))
 
 
 @needs_root

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import pathlib
 import shutil
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from intcollector import doctor
+from intcollector import compiled, doctor
 from intcollector.config import Config
 
 from .needs import needs_root
@@ -125,6 +126,58 @@ def test_headers(tmp_path: pathlib.Path) -> None:
     (b / "asm").mkdir(parents=True)
     (b / "asm/types.h").touch()
     assert doctor.headers((str(a), str(b))).state == "ok"
+
+
+@needs_root
+def test_the_program_is_compiled_to_be_looked_at(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--load compiles, also where a program is kept, and keeps nothing."""
+    monkeypatch.setenv(compiled.FOLDER_VARIABLE, str(tmp_path / "kept"))
+    finding = doctor.program(Config(ring_size=1, max_flows=4096))
+    assert finding.state == "ok" and finding.found.startswith("compiled in ")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_compiled_programs(tmp_path: pathlib.Path) -> None:
+    """Where programs are kept is told; it is well where only root can write, and where nothing is to be kept."""
+
+    def look(folder: pathlib.Path | None) -> tuple[str, str]:
+        (finding,) = doctor.compiled_programs(folder)
+        assert folder is None or str(folder) in finding.found
+        assert bool(finding.advice) == (finding.state != "ok")
+        return finding.state, finding.found
+
+    assert look(None) == ("ok", "compiled at every start, as INTCOLLECTOR_CACHE is empty")
+    folder = tmp_path / "kept"
+    assert look(folder) == ("ok", f"kept in {folder} once compiled: none yet")
+    assert look(folder / "below")[0] == "warn"
+    folder.mkdir()
+    folder.chmod(0o755)
+    assert look(folder) == ("ok", f"kept in {folder} once compiled: 0")
+    (folder / "one.program").touch(0o600)
+    (folder / "other").touch(0o666)
+    assert look(folder) == ("ok", f"kept in {folder} once compiled: 1")
+    folder.chmod(0o775)
+    assert look(folder) == ("warn", f"compiled at every start: {folder} can be written by others (mode 0775)")
+    folder.chmod(0o755)
+    (folder / "one.program").chmod(0o602)
+    assert "one.program is not used: it can be written by others" in look(folder)[1]
+    assert look(folder / "one.program")[0] == "warn"
+
+
+@needs_root
+def test_compiled_programs_where_they_cannot_be_kept(tmp_path: pathlib.Path) -> None:
+    """A folder on a file system to read only, and another user's, are told."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    code = (
+        "import json, pathlib; from intcollector import doctor;"
+        f" (f,) = doctor.compiled_programs(pathlib.Path({str(folder)!r})); print(json.dumps([f.state, f.found]))"
+    )
+    mounted = f'mount --bind "{folder}" "{folder}"; mount -o remount,bind,ro "{folder}"; exec "$@"'
+    state, found = run(code, "unshare", "--mount", "sh", "-eu", "-c", mounted, "sh")
+    assert state == "warn" and "cannot be written to" in found
+    os.chown(folder, 65534, 65534)
+    assert run(code) == ["warn", f"compiled at every start: {folder} can be written by user 65534, whose it is"]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +304,9 @@ def test_influxdb(tmp_path: pathlib.Path) -> None:
 def test_diagnose_as_configured() -> None:
     """Only what the configuration names is looked at, and the text has a line for each finding and each advice."""
     findings = doctor.diagnose(None, Config(prometheus=None))
-    assert {"kernel", "privileges", "bpf(2)", "BPF JIT", "Python", "bcc", "headers"} == {f.what for f in findings}
+    assert {"kernel", "privileges", "bpf(2)", "BPF JIT", "Python", "bcc", "headers", "programs"} == {
+        f.what for f in findings
+    }
     findings = doctor.diagnose(None, Config(prometheus=("127.0.0.1", 0), influxdb="http://127.0.0.1:1"))
     assert {"Prometheus", "InfluxDB"} <= {f.what for f in findings}
     lines = doctor.text(findings).splitlines()

@@ -197,7 +197,7 @@ def told_by(batch: Batch) -> list[dict[str, Any]]:
     return out
 
 
-TIMES = ("seen_ns", "told_ns")
+TIMES = ("seen_ns", "told")
 
 
 def plain(array: np.ndarray) -> list[Any]:
@@ -220,7 +220,7 @@ def kept_by(state: State) -> dict[str, Any]:
     for name in TIMES:
         flows[name] = 0
     for name in ("order", "seen"):
-        flows["hops"][name] = 0
+        flows["places"][name] = 0
     points = [state.ports.copy(), state.queues.copy()]
     for one in points:
         one["seen_ns"] = 0

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pathlib
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from intcollector.config import Config
-from intcollector.exporters import influxdb
-from intcollector.exporters.influxdb import InfluxDB, Times, intcollector_lines, tags_lines
+from intcollector.exporters import influxdb, seconds_and_ns, woven
+from intcollector.exporters.influxdb import SCHEMAS, InfluxDB, Speller, Times
 from intcollector.series import Counts, points
 
 from . import servers
@@ -144,8 +146,11 @@ def test_tags_schema(server: servers.InfluxServer) -> None:
 
 def lines(said: dict[str, Any], schema: str) -> list[str]:
     """Series and fields of a report's points."""
-    spell = intcollector_lines if schema == "intcollector" else tags_lines
-    return [" ".join(line) for kind in points(batch_of([said]), Config()) for line in spell(kind)]
+    speller, text = Speller(SCHEMAS[schema]), b""
+    for kind in points(batch_of([said]), Config()):
+        spelt = speller.lines(kind)
+        text += b"".join(woven(len(kind), *spelt.series, f" {spelt.before}", spelt.fields, spelt.after, "\n"))
+    return text.decode().splitlines()
 
 
 def test_ids_that_are_missing() -> None:
@@ -229,35 +234,109 @@ def test_nothing_overwrites_anything(server: servers.InfluxServer, schema: str) 
     assert len({p[latency] for p in stored}) == 50
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6)), max_size=40))
-def test_times_are_never_taken_twice(asked: list[tuple[str, int]]) -> None:
-    """Whatever times are asked for, in any order, each series gets each once, the first one exactly as asked for, and
-    none moves by more than there are points."""
-    times = Times(told_again=False)
-    given_ = [(series, times.free(series, f"value={at}i", time)) for at, (series, time) in enumerate(asked)]
-    assert len(set(given_)) == len(given_)
+def free(times: Times, *asked: tuple[str, str, int]) -> list[int]:
+    """The times that points (series, fields, time) of one piece are given."""
+    series, fields, times_ns = zip(*asked, strict=True)
+    return times.free(np.array(list(map(hash, series))), np.array(times_ns), fields).tolist()
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6)), min_size=1, max_size=20), max_size=8))
+def test_times_are_never_taken_twice(pieces: list[list[tuple[str, int]]]) -> None:
+    """Whatever times are asked for, in any order and in any pieces, each series gets each once, the first one exactly
+    as asked for, and none moves by more than there are points."""
+    times, number = Times(told_again=False), itertools.count()
+    count = sum(map(len, pieces))
     seen: set[tuple[str, int]] = set()
-    for (series, time), (_, got) in zip(asked, given_, strict=True):
-        assert time <= got < time + len(asked)
-        assert got == time or (series, time) in seen
-        seen.add((series, got))
+    for piece in pieces:
+        got = free(times, *((series, f"{next(number)}i", time) for series, time in piece))
+        for (series, time), given_ in zip(piece, got, strict=True):
+            assert time <= given_ < time + count
+            assert given_ == time or (series, time) in seen
+            assert (series, given_) not in seen
+            seen.add((series, given_))
 
 
-def test_times_remember_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("told_again", [False, True])
+def test_times_remember_a_bounded_number(monkeypatch: pytest.MonkeyPatch, told_again: bool) -> None:
     """At least the last GENERATION points are remembered, and no more than a few times as many."""
     monkeypatch.setattr(influxdb, "GENERATION", 100)
-    times = Times(told_again=True)
+    times = Times(told_again=told_again)
     for i in range(1000):
-        assert times.free("a", "value=1i", 1000 * i) == 1000 * i
+        assert free(times, ("a", "1i", 1000 * i)) == [1000 * i]
         if i >= 50:
-            assert times.free("a", "value=2i", 1000 * (i - 50)) == 1000 * (i - 50) + 1
+            assert free(times, ("a", "2i", 1000 * (i - 50))) == [1000 * (i - 50) + 1]
     assert len(times._recent) + len(times._older) <= 6 * 100
+    for i in range(1000, 2000):
+        assert free(times, ("a", "1i", 1000 * i)) == [1000 * i]
+    assert sum(map(len, times._noted + times._noted_older)) <= 2 * 100
+    assert free(times, ("a", "2i", 1000 * 1900)) == [1000 * 1900 + 1]
 
 
 def test_a_point_told_again_is_the_same_point() -> None:
     """A point that is the same in series, fields and time keeps the time it was given, however often it is told."""
     times = Times(told_again=True)
-    assert [times.free("a", fields, 7) for fields in ("value=1i", "value=2i", "value=1i", "value=2i")] == [7, 8, 7, 8]
+    asked = [("a", fields, 7) for fields in ("1i", "2i", "1i", "2i")]
+    assert free(times, *asked) == [7, 8, 7, 8]
+    assert [free(times, one) for one in asked] == [[7], [8], [7], [8]]
+
+
+@given(st.lists(st.integers(-(10**6), 3 * 10**9), min_size=1), st.sampled_from([0, NOW_NS, -NOW_NS]))
+def test_times_are_written_whole(offsets: list[int], start: int) -> None:
+    """With or without a second in common, what is written is the time."""
+    times = [start + offset for offset in offsets]
+    second, ns = seconds_and_ns(np.array(times, np.int64))
+    assert [second + one for one in ns] == list(map(str, times))
+
+
+def test_ids_are_not_taken_for_each_other() -> None:
+    """Queue 4 of switch 5 and queue 5 of switch 4 are two series, and are so for times."""
+    said = [stack(1, switch_id=a, queue_id=b, egress_port_id=a) for a, b in ((4, 5), (5, 4), (4, 4), (4, 5))]
+    for kind in points(batch_of([news(one) for one in said]), Config()):
+        if kind.kind == "queue":
+            of = [Speller(schema).lines(kind).of.tolist() for schema in SCHEMAS.values()]
+            assert [len(set(one)) for one in of] == [3, 3] and [one[0] == one[3] for one in of] == [True, True]
+
+
+def test_pieces_say_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that goes out in many pieces, or that came up in many, is spelled as one that goes out in one."""
+    said = [
+        news(
+            stack(i, 2 * i, received_ns=NOW_NS + i) | {"flow": report(flow=f"10.0.{i % 7}.1:1>10.0.0.2:2/17")["flow"]},
+            "flow_latency",
+        )
+        for i in range(50)
+    ]
+    whole = [batch_of(said)]
+    spelt = []
+    for limit, batches, one_by_one in (
+        (10_000, whole, False), (7, whole, False), (7, whole, True), (10_000, [batch_of([one]) for one in said], False)
+    ):  # fmt: skip
+        monkeypatch.setattr(InfluxDB, "LINES", limit)
+        exporter = InfluxDB(Config(influxdb="http://127.0.0.1:9"))
+        exporter.close(0)
+        items = [item for one in batches for item in exporter.take(one)]
+        assert all(item.points <= limit for item in items)
+        spelt.append(b"".join(exporter.spell([item]) for item in items) if one_by_one else exporter.spell(items))
+    assert spelt == spelt[:1] * 4 and spelt[0].count(b"\n") == 50 * 7
+
+
+def test_spelled_ahead_goes_out_in_order(server: servers.InfluxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is spelled while the server is at work goes out next, and once."""
+    monkeypatch.setattr(InfluxDB, "LINES", 10)
+    ahead, spelled_ahead = InfluxDB.ahead, []
+
+    def noting(self: InfluxDB) -> None:
+        ahead(self)
+        spelled_ahead.append(len(self._chunks))
+
+    monkeypatch.setattr(InfluxDB, "ahead", noting)
+    with pushing(server, "ahead", push_interval=1000.0) as exporter:
+        for i in range(20):
+            exporter.write(batch_of(many(5, NOW_NS + 100 * i)))
+        exporter.close(30)
+        assert exporter.counts().delivered == 200
+    assert spelled_ahead == [1] * 19 + [0]
+    assert len(server.points("ahead")) == 200
 
 
 # --- the server -------------------------------------------------------------------------------------------------------

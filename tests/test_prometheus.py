@@ -9,20 +9,22 @@ import pathlib
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intcollector import batch
 from intcollector.batch import State
 from intcollector.config import Config, Source
 from intcollector.errors import ExporterError
-from intcollector.exporters import EXPORTERS, exporter_class
+from intcollector.exporters import EXPORTERS, LabelTexts, exporter_class, numbers
 from intcollector.exporters.prometheus import Prometheus, Text
-from intcollector.series import METRICS, Counts, Series, scrape
+from intcollector.series import METRICS, Counts, Labels, Series, scrape
 
 from . import servers
 from .batches import a_state, flow, flow_key, rows, source
@@ -160,12 +162,13 @@ def test_text_is_the_same_with_and_without_cache() -> None:
     first = text.render(scrape(a_state(), CONFIG, EXPORTER_COUNTS))
     assert text.render(scrape(a_state(), CONFIG, EXPORTER_COUNTS)) == first
     text.render(scrape(State(), CONFIG, {}))
-    assert sum(map(len, text._labels.values())) == len(scrape(State(), CONFIG, {})[0].labels["outcome"])
+    assert len(text._labels) == len(scrape(State(), CONFIG, {})[0].labels["outcome"])
 
 
 def test_labels_are_escaped() -> None:
     """A backslash, a quote and a line feed in a label do not end it."""
-    series = Series(METRICS["int_packets_total"], {"outcome": np.array(['a\\b"c\nd'], dtype=object)}, np.array([1]))
+    outcome = Labels({"outcome": np.array(['a\\b"c\nd'], dtype=object)})
+    series = Series(METRICS["int_packets_total"], (outcome,), np.array([1]))
     assert Text().render([series]).decode().splitlines()[-1] == r'int_packets_total{outcome="a\\b\"c\nd"} 1'
 
 
@@ -177,6 +180,50 @@ def test_numbers() -> None:
     counters = rows(batch.COUNTERS, {"events": 2**62})[0]
     large = samples(Text().render(scrape(State(counters=counters), CONFIG, {})).decode())
     assert large["int_events_total"] == str(2**62)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(),
+            st.integers(0, 10**5).map(lambda ns: ns / 1e9),
+            st.integers(0, 10**10).map(lambda ns: ns / 1e9),
+            st.integers(0, 10**7).map(lambda us: us / 1e6),
+            st.integers(0, 2**32).map(lambda units: units / 2.0**32),
+        )
+    )
+)
+def test_numbers_are_written_as_python_does(values: list[float]) -> None:
+    """All at once or one by one, a number has the fewest digits that read back the same."""
+    assert numbers(np.array(values, np.float64)) == list(map(repr, values))
+
+
+def test_numbers_of_all_lengths() -> None:
+    """Every number of digits, and of zeros at the end, where the way of writing changes and beside it."""
+    ns = [n + more for power in range(19) for n in (10**power, 2 * 10**power) for more in (-1, 0, 1)]
+    assert numbers(np.array(ns)) == list(map(str, ns))
+    assert numbers(np.array(ns) / 1e9) == [repr(n / 1e9) for n in ns]
+    assert numbers(np.arange(0, 10**6, 7) / 1e9) == [repr(n / 1e9) for n in range(0, 10**6, 7)]
+    assert numbers(np.array([], np.float64)) == numbers(np.array([], np.int64)) == []
+
+
+def test_labels_are_remembered_up_to_a_limit() -> None:
+    """Labels that are known are not spelled again; beyond the limit only those asked for last are known."""
+    spelled: list[tuple[str, ...]] = []
+
+    def spell(names: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
+        for row in values:
+            spelled.append(row)
+            yield " ".join(map("=".join, zip(names, row, strict=True)))
+
+    known = LabelTexts(spell, 3)
+    for ids, text in (([4, 5], ["a=4", "a=5"]), ([5, 6], ["a=5", "a=6"]), ([7], ["a=7"]), ([7, 4], ["a=7", "a=4"])):
+        assert known.of({"a": np.array(ids)}).tolist() == text
+    assert spelled == [("4",), ("5",), ("6",), ("7",), ("4",)]
+    assert len(known) == 2
+    two = {"a": np.array([1, 1]), "b": np.array(["x", "y"], object)}
+    assert known.of(two).tolist() == ["a=1 b=x", "a=1 b=y"]
+    assert known.of({"b": np.array([5])}).tolist() == ["b=5"]
 
 
 def test_pages() -> None:

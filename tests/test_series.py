@@ -454,7 +454,8 @@ def test_flows_of_postcards() -> None:
     one that also has a stack shows the stack."""
     places = ((4, 400, 10, 1), None, (5, 2**32 - 1, 20, 1), None, None, (6, 600, 30, 1))
     both = {**flow((1, 7)), "flags": flow()["flags"] | postcard_flow()["flags"]}
-    both["hops"] = [both["hops"][0], *({"switch_id": 9, "latency": 9, "seen": 1} for _ in range(3))]
+    both["hops"] = [both["hops"][0], *({"switch_id": 9, "latency": 9} for _ in range(3))]
+    both["places"] = [{"seen": 1}] * 4
     state = State(
         flow_keys=rows(batch.FLOW_KEY, *(flow_key(f"10.0.0.{i}:1>10.0.1.0:2/17") for i in range(3))),
         flows=rows(batch.FLOW, postcard_flow(*places, time_unit="us"), both, postcard_flow(None)),

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import ipaddress
 import itertools
-import os
 import random
 import re
 import struct
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +22,7 @@ from intcollector.datapath import Datapath
 from intcollector.layout import LATENCY_BUCKETS, MAX_HOPS, OUTCOMES, FlowFlag, bpf_folder
 
 from . import batches
-from .frames import NONE32, Datapaths, Hop, frame, numbered, quiet
+from .frames import NONE32, Datapaths, Hop, frame, numbered, on_all_cpus, on_one_cpu, quiet, two_cpus
 from .needs import needs_root
 
 pytestmark = needs_root
@@ -552,16 +549,12 @@ def test_flows_are_capped(datapaths: Datapaths) -> None:
     """However many flows there are, at most --max-flows are kept: with right values, and what is in use among them."""
     config = dataclasses.replace(CONFIG, max_flows=64)
     datapath = datapaths(config)
-    cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cpus)})
-    try:
+    with on_one_cpu():
         used = frame(config, {"switch_id": 1, "hop_latency": 77}, flow="10.9.9.9:9>10.9.9.8:9/17")
         for i in range(3000):
             datapath.run(frame(config, {"switch_id": 1, "hop_latency": i}, flow=f"10.0.0.1:{i}>10.0.0.2:1/17"))
             datapath.run(used)
         state = datapath.state()
-    finally:
-        os.sched_setaffinity(0, cpus)
     assert 1 < len(state.flows) <= 64
     found = flows_of(state)
     kept = found.pop(("10.9.9.9", "10.9.9.8", 9, 9, 17))
@@ -662,24 +655,6 @@ def test_verdicts(datapaths: Datapaths, accepted: str, malformed: str) -> None:
 
 # --- two CPUs ---------------------------------------------------------------------------------------------------------
 
-two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
-
-
-def on_all_cpus(work: Callable[[int], object]) -> int:
-    """Do work(n) in a thread on each CPU, begun together. Gives how many there were."""
-    cpus = sorted(os.sched_getaffinity(0))
-    barrier = threading.Barrier(len(cpus))
-
-    def pinned(number: int) -> None:
-        os.sched_setaffinity(0, {cpus[number]})  # of this thread only
-        barrier.wait(60)
-        work(number)
-
-    with concurrent.futures.ThreadPoolExecutor(len(cpus)) as threads:
-        for _ in threads.map(pinned, range(len(cpus))):
-            pass
-    return len(cpus)
-
 
 @two_cpus
 def test_one_report_on_all_cpus_at_once(datapaths: Datapaths) -> None:
@@ -747,7 +722,7 @@ def test_all_cpus_learn_the_same_at_once(datapaths: Datapaths) -> None:
 
 
 def test_the_sizes_of_the_tables() -> None:
-    """The tables that these tests fill are as large as bpf/maps.h says."""
-    text = (bpf_folder() / "maps.h").read_text()
+    """The tables that these tests fill are as large as bpf/maps.h and report.h say."""
+    text = "".join((bpf_folder() / name).read_text() for name in ("maps.h", "report.h"))
     for name, size in TABLE_SIZES.items():
         assert re.search(rf"^#define MAX_{name.upper()} {size}\b", text, re.MULTILINE)

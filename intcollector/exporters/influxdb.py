@@ -11,10 +11,11 @@ writes the same points.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
@@ -22,8 +23,8 @@ import urllib3
 
 from ..batch import Batch
 from ..config import Config
-from ..series import Points, points, texts
-from . import Chunk, Item, Pusher, Refusal
+from ..series import Points, points
+from . import Chunk, Item, LabelTexts, Pusher, Refusal, numbers, seconds_and_ns, woven
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ CONNECT_S, ANSWER_S = 3.0, 15.0
 """How long a try may take."""
 
 GENERATION = 200_000
+
+KNOWN_LABELS = 100_000
+"""Flows, and other things with labels, whose text is remembered."""
 
 
 class InfluxDB(Pusher):
@@ -51,7 +55,8 @@ class InfluxDB(Pusher):
         self._path = url.path.rstrip("/")
         self._pool = urllib3.connection_from_url(f"{url.scheme}://{url.netloc}", maxsize=1, retries=False)
         self._write_url = f"{self._path}/write?{urlencode({'db': config.influxdb_database, 'precision': 'ns'})}"
-        self._times = Times(told_again=config.timestamps == "int")
+        self._speller = Speller(SCHEMAS[config.influxdb_schema])
+        self._times = {kind: Times(told_again=config.timestamps == "int") for kind in ("flow", "hop", "queue", "port")}
         self._created = False
         self._rejecting = False
         self.start()
@@ -61,30 +66,35 @@ class InfluxDB(Pusher):
     def take(self, batch: Batch) -> list[Item]:
         items = []
         for kind in points(batch, self._config):
-            whole = nameable(kind) if self._config.influxdb_schema == "intcollector" else kind
+            whole = self._speller.nameable(kind)
             # A loop over pieces, not points.
             for first in range(0, len(whole), self.LINES):
-                piece = whole[first : first + self.LINES]
+                piece = whole if len(whole) <= self.LINES else whole[first : first + self.LINES]
                 items.append(Item(piece, len(piece), piece.nbytes))
         return items
 
-    def spell(self, item: Item) -> bytes:
-        """Python loops over points, since the result is text."""
-        spell = intcollector_lines if self._config.influxdb_schema == "intcollector" else tags_lines
-        free = self._times.free
-        return "".join(
-            [
-                f"{series} {fields} {free(series, fields, time)}\n"
-                for (series, fields), time in zip(spell(item.what), item.what.times_ns.tolist(), strict=True)
-            ]
-        ).encode()
+    def spell(self, items: Sequence[Item]) -> bytes:
+        """What is of one kind together, however small the batches were. No Python loop over points, but over labels
+        that are new, and over the fields of flows."""
+        kinds: dict[str, list[Points]] = {}
+        for item in items:
+            kinds.setdefault(item.what.kind, []).append(item.what)
+        out: list[bytes] = []
+        for several in kinds.values():
+            kind = Points.together(several)
+            lines = self._speller.lines(kind)
+            second, ns = seconds_and_ns(self._times[kind.kind].free(lines.of, kind.times_ns, lines.fields))
+            out += woven(
+                len(kind), *lines.series, f" {lines.before}", lines.fields, f"{lines.after} {second}", ns, "\n"
+            )
+        return b"".join(out)
 
     # lines -> server
 
     def deliver(self, chunk: Chunk, timeout_s: float) -> None:
         if not self._created:
             self._create_database(timeout_s)
-        status, said, wait_s = self._post(self._write_url, chunk.data, timeout_s)
+        status, said, wait_s = self._post(self._write_url, chunk.data, timeout_s, meanwhile=self.ahead)
         if status == 404 and "database not found" in said:  # somebody dropped it
             created = self._create_database(timeout_s)
             status, said, wait_s = self._post(self._write_url, chunk.data, timeout_s)
@@ -126,12 +136,24 @@ class InfluxDB(Pusher):
         return said
 
     def _post(
-        self, url: str, body: bytes, timeout_s: float, content_type: str = "text/plain"
+        self,
+        url: str,
+        body: bytes,
+        timeout_s: float,
+        content_type: str = "text/plain",
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> tuple[int, str, float]:
-        """(status, what the server says is wrong, the wait it asks for). Errors: Refusal, when there is no answer."""
+        """(status, what the server says is wrong, the wait it asks for). meanwhile: called when everything is sent, and
+        before the answer is waited for. Errors: Refusal, when there is no answer."""
         timeout = urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=min(ANSWER_S, timeout_s))
+        headers = {"Content-Type": content_type, "Content-Length": str(len(body))}
+
+        def sent() -> Iterator[bytes]:
+            yield body
+            meanwhile()
+
         try:
-            answer = self._pool.request("POST", url, body=body, headers={"Content-Type": content_type}, timeout=timeout)
+            answer = self._pool.request("POST", url, body=sent(), headers=headers, timeout=timeout)
         except urllib3.exceptions.HTTPError as error:
             cause = error.__cause__ or error.__context__
             why = getattr(cause, "strerror", None) or type(error).__name__
@@ -169,92 +191,182 @@ def _halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
 
 
 class Times:
-    """Which nanoseconds of a series are taken: of the last GENERATION points or more, at most twice as many."""
+    """Which nanoseconds of a measurement's series are taken: of the last GENERATION points or more, at most twice as
+    many.
+
+    A series and a time are kept as the sum of the series' hash and the time: two that agree cost a nanosecond. So the
+    next nanosecond of a series is the next number. What is later than all before is only noted (as an array), and not
+    entered into a table before somebody has to look.
+    """
 
     def __init__(self, *, told_again: bool) -> None:
         """told_again: the same series, fields and time are the same point (the report's own times: a flow that is kept
         alive by equal reports); otherwise they are two (times of arrival)."""
         self._told_again = told_again
+        self._latest = -(1 << 63)
         self._recent: dict[int, int] = {}
         self._older: dict[int, int] = {}
+        self._noted: list[np.ndarray] = []  # of recent
+        self._noted_older: list[np.ndarray] = []
         self._points = 0  # in recent
 
-    def free(self, series: str, fields: str, time_ns: int) -> int:
-        """time_ns or the next free one, which is then taken; with told_again, what this very point was given before.
-        Kept by hash: two that agree cost a nanosecond."""
-        point = hash((series, fields, time_ns))
-        known = self._recent.get(point) or self._older.get(point)
-        if self._told_again and known is not None:
-            return known
-        if self._points == GENERATION:
+    def free(self, series: np.ndarray, times_ns: np.ndarray, fields: Sequence[str]) -> np.ndarray:
+        """Each point's time or the next free one, which is then taken; with told_again, what this very point was given
+        before. series: hashes, int64 (n,). times_ns: int64 (n,), n > 0."""
+        if self._points >= GENERATION:
             self._older, self._recent, self._points = self._recent, {}, 0
-        self._points += 1
-        free = time_ns
+            self._noted_older, self._noted = self._noted, []
+        self._points += len(times_ns)
+        moments = series + times_ns
+        if not self._told_again and times_ns.min() > self._latest and np.diff(np.sort(moments)).all():
+            self._noted.append(moments)
+            free_ns = times_ns
+        else:
+            self._enter()
+            asked = moments.tolist()
+            free_ns = times_ns + np.array([self._free(*one) for one in zip(asked, fields, strict=True)]) - moments
+        self._latest = max(self._latest, int(free_ns.max()))
+        return free_ns
+
+    def _enter(self) -> None:
+        for table, noted in ((self._recent, self._noted), (self._older, self._noted_older)):
+            for moments in noted:
+                table.update(zip(moments.tolist(), (moments + 1).tolist(), strict=True))
+            noted.clear()
+
+    def _free(self, moment: int, fields: str) -> int:
+        """The moment that a point is given which asks for this one."""
+        recent, older = self._recent, self._older
+        point = hash((moment, fields))
+        if self._told_again and (known := recent.get(point, older.get(point))) is not None:
+            return known
+        free = moment
         # Each taken time knows the end of the run it was in, so the loop steps over runs, not over nanoseconds.
-        while (after := self._recent.get(hash((series, free))) or self._older.get(hash((series, free)))) is not None:
+        while (after := recent.get(free, older.get(free))) is not None:
             free = after
-        self._recent[hash((series, time_ns))] = self._recent[hash((series, free))] = free + 1
+        recent[moment] = recent[free] = free + 1
         if self._told_again:
-            self._recent[point] = free
+            recent[point] = free
         return free
 
 
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 
-def tags_lines(kind: Points) -> Iterator[tuple[str, str]]:
-    """Schema `tags`: (measurement and tags, fields) of each point. A tag without a value is left out."""
-    names = sorted(kind.labels)
-    columns = [texts(kind.labels[name]) for name in names]
-    if kind.values.dtype.kind == "f":
-        values = [f"{kind.field}={v}" if v else "" for v in texts(kind.values)]
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What points are called, and their values' units.
+
+    names: by kind, the measurement and the value, if not as Points have them. spell: what a series' name has for
+    labels, (names, values of each thing) -> a text each, which goes behind what is there. by_name: the order of labels,
+    which the server is quickest with. wire: values are the switches' own numbers, and a point whose name would lack an
+    id is left out.
+    """
+
+    names: Mapping[str, tuple[str, str]]
+    spell: Callable[[Sequence[str], Iterable[tuple[str, ...]]], Iterator[str]]
+    by_name: bool
+    wire: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Points as columns to be woven: series, a space, before, fields, after, a space, time. of: int64 (n,), the same
+    for points of one series, and for others another."""
+
+    series: list[str | list[str]]
+    of: np.ndarray
+    before: str
+    fields: list[str]
+    after: str
+
+
+class Speller:
+    """Points -> Lines by a schema; it remembers the text of labels and paths."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._labels = LabelTexts(schema.spell, KNOWN_LABELS)
+        self._paths = LabelTexts(_path_fields, KNOWN_LABELS)
+
+    def nameable(self, kind: Points) -> Points:
+        """The points that have a name."""
+        if not self._schema.wire:
+            return kind
+        whole = np.ones(len(kind), bool)
+        for part in kind.parts:
+            for column in part.columns.values():
+                if column.dtype.kind == "i":
+                    whole &= (column >= 0) if part.rows is None else (column >= 0)[part.rows]
+        return kind if whole.all() else kind[whole]
+
+    def lines(self, kind: Points) -> Lines:
+        name, field = self._schema.names.get(kind.kind, (kind.measurement, kind.field))
+        series: list[str | list[str]] = [name]
+        of = np.full(len(kind), hash(name), np.int64)
+        parts = sorted(kind.parts, key=lambda part: min(part.columns)) if self._schema.by_name else kind.parts
+        for at, part in enumerate(parts):
+            text = self._labels.of(part.columns)
+            # Each part's times another number: queue 4 of switch 5 is not queue 5 of switch 4.
+            hashes = np.array(list(map(hash, text.tolist())), np.int64) * (2 * at + 1)
+            rows = slice(None) if part.rows is None else part.rows
+            series.append(text[rows].tolist())
+            of += hashes[rows]
+        values = kind.wire if self._schema.wire else kind.values
+        after = "" if values.dtype.kind == "f" else "i"
+        if kind.paths is None:
+            return Lines(series, of, f"{field}=", numbers(values), after)
+        # A Python loop over flows' points, for each of which it is another question what there is of it.
+        paths = self._paths.of({"path": kind.paths}).tolist()
+        fields = [f"{field}={value}{after}{path}" for value, path in zip(numbers(values), paths, strict=True)]
+        for row in np.flatnonzero(kind.wire < 0).tolist():
+            fields[row] = paths[row].removeprefix(",")
+        return Lines(series, of, "", fields, "")
+
+
+def _path_fields(_: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for (path,) in values:
+        yield f',path="{path}"' if path else ""
+
+
+def _tags(names: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """`,a=1,b=2`, by name. A tag without a value is left out."""
+    order = sorted(range(len(names)), key=names.__getitem__)
+    for row in values:
+        yield "".join([f",{names[at]}={row[at]}" for at in order if row[at]])
+
+
+_ID_NAMES = {"switch_id": "sw_id", "egress_port_id": "port_id"}
+"""What INTCollector calls them."""
+
+
+def _name_parts(names: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """What comes next in the name of one of INTCollector's measurements; its commas belong to it."""
+    if len(names) == 1:
+        for (number,) in values:
+            yield rf"\,{_ID_NAMES.get(names[0], names[0])}={number}"
     else:
-        values = [f"{kind.field}={v}i" for v in texts(kind.values)]
-    if kind.paths is not None:
-        paths = [f'path="{p}"' if p else "" for p in texts(kind.paths)]
-        values = [",".join(filter(None, pair)) for pair in zip(values, paths, strict=True)]
-    for labels, fields in zip(zip(*columns, strict=True), values, strict=True):
-        tags = "".join([f",{name}={value}" for name, value in zip(names, labels, strict=True) if value])
-        yield kind.measurement + tags, fields
-
-
-def nameable(kind: Points) -> Points:
-    """The points INTCollector has a name for: every id in it is there."""
-    whole = np.ones(len(kind), bool)
-    for column in kind.labels.values():
-        if column.dtype.kind == "i":
-            whole &= column >= 0
-    return kind[whole]
-
-
-def intcollector_lines(kind: Points) -> Iterator[tuple[str, str]]:
-    """Schema `intcollector`: (measurement, fields). The commas belong to the measurement's name."""
-    label = {name: texts(column) for name, column in kind.labels.items()}
-    values = [f"{v}i" for v in kind.wire.tolist()]
-    if kind.kind in ("flow", "hop"):
-        flows = [
-            rf"{_host(source)}:{source_port}->{_host(destination)}:{destination_port}\,proto={protocol}"
-            for source, source_port, destination, destination_port, protocol in zip(
-                *(label[n] for n in ("source", "source_port", "destination", "destination_port", "protocol")),
-                strict=True,
-            )
-        ]
-    if kind.kind == "flow" and kind.paths is not None:
-        for flow, value, path in zip(flows, values, texts(kind.paths), strict=True):
-            latency = "" if value == "-1i" else f"flow_latency={value}"
-            yield rf"flow_stat\,{flow}", ",".join(filter(None, (latency, f'path="{path}"' if path else "")))
-    elif kind.kind == "hop":
-        for flow, switch_id, value in zip(flows, label["switch_id"], values, strict=True):
-            yield rf"flow_hop_latency\,{flow}\,sw_id={switch_id}", f"value={value}"
-    else:
-        name, of, id_name = {
-            "port": ("port_tx_utilize", "egress_port_id", "port_id"),
-            "queue": ("queue_occupancy", "queue_id", "queue_id"),
-        }[kind.kind]
-        for switch_id, number, value in zip(label["switch_id"], label[of], values, strict=True):
-            yield rf"{name}\,sw_id={switch_id}\,{id_name}={number}", f"value={value}"
+        for source, destination, source_port, destination_port, protocol in values:
+            yield rf"\,{_host(source)}:{source_port}->{_host(destination)}:{destination_port}\,proto={protocol}"
 
 
 def _host(address: str) -> str:
     """IPv6, which INTCollector did not know, in brackets: the port follows."""
     return f"[{address}]" if ":" in address else address
+
+
+SCHEMAS = {
+    "tags": Schema({}, _tags, by_name=True, wire=False),
+    "intcollector": Schema(
+        {
+            "flow": ("flow_stat", "flow_latency"),
+            "hop": ("flow_hop_latency", "value"),
+            "queue": ("queue_occupancy", "value"),
+            "port": ("port_tx_utilize", "value"),
+        },
+        _name_parts,
+        by_name=False,
+        wire=True,
+    ),
+}
+"""By the words of Config.influxdb_schema."""

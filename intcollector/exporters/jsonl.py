@@ -11,6 +11,7 @@ import select
 import stat
 import sys
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -82,9 +83,10 @@ class JsonLines(Pusher):
         size = sum(a.nbytes for a in (part.reports, part.hops, part.hop_report, part.hop_index))
         return Item(part, len(part), size)
 
-    def spell(self, item: Item) -> bytes:
+    def spell(self, items: Sequence[Item]) -> bytes:
         dumps = json.JSONEncoder(separators=(",", ":")).encode
-        return "".join([dumps(record) + "\n" for record in records(item.what, self._config)]).encode()
+        said = (record for item in items for record in records(item.what, self._config))
+        return "".join([dumps(record) + "\n" for record in said]).encode()
 
     def wake(self) -> None:
         if not self._reopen.is_set():

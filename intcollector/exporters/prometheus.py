@@ -1,7 +1,7 @@
 """Series -> exposition text (Prometheus' format 0.0.4), behind a small HTTP server: /metrics, /healthz, /readyz.
 
-The text is written here: labels cached for the series that stay, values formatted. prometheus_client adds what the
-process itself tells (process_*, python_info).
+The text is written here: labels remembered for the series that stay, numbers written all at once
+(benchmark/bench_scrape.py). prometheus_client adds what the process itself tells (process_*, python_info).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ import prometheus_client
 from ..batch import Batch, State
 from ..config import Config
 from ..errors import ExporterError, IntCollectorError
-from ..series import Counts, Histogram, Metric, Series, scrape, texts
+from ..series import Counts, Histogram, Labels, Series, scrape
+from . import LabelTexts, numbers, woven
 
 log = logging.getLogger(__name__)
 
@@ -38,40 +39,37 @@ class Text:
     """Series as exposition text. It remembers the labels' text of the series it showed last, and only those."""
 
     def __init__(self) -> None:
-        self._labels: dict[str, dict[tuple[Any, ...], str]] = {}
+        self._labels = LabelTexts(_label_texts, 0)
 
     def render(self, series: Iterable[Series | Histogram]) -> bytes:
-        """Python loops over series, since the result is text: a cached prefix and a number for each."""
-        known, self._labels = self._labels, {}
-        out: list[str] = []
+        """No Python loop over series but over those whose labels are new: lines are woven of columns of texts, a line
+        feed in front of each."""
+        out: list[bytes] = []
         for one in series:
-            metric = one.metric
-            out.append(f"# HELP {metric.name} {_help(metric.help)}\n# TYPE {metric.name} {metric.kind}\n")
-            labels = self._label_texts(metric, one.labels, known.get(metric.name, {}))
+            metric, labels = one.metric, self._columns(one.parts)
+            out.append(f"# HELP {metric.name} {_help(metric.help)}\n# TYPE {metric.name} {metric.kind}".encode())
             if isinstance(one, Histogram):
                 out += _histogram(one, labels)
-            elif not one.labels:
-                out += [f"{metric.name} {v!r}\n" for v in one.values.tolist()]
+            elif not labels:
+                out += woven(len(one.values), f"\n{metric.name} ", numbers(one.values))
             else:
-                out += [f"{name}{v!r}\n" for name, v in zip(labels, one.values.tolist(), strict=True)]
-        return "".join(out).encode()
+                out += woven(len(one.values), f"\n{metric.name}{{", *labels, "} ", numbers(one.values))
+            out.append(b"\n")
+        return b"".join(out)
 
-    def _label_texts(self, metric: Metric, labels: Mapping[str, Any], known: dict[tuple[Any, ...], str]) -> list[str]:
-        """`name{a="1",b="2"} ` for each row, of a histogram only `a="1",b="2"`."""
-        if not labels:
-            return []
-        keys = list(zip(*(column.tolist() for column in labels.values()), strict=True))
-        new = [row for row, key in enumerate(keys) if key not in known]
-        columns = [texts(column[new]) for column in labels.values()]
-        made = {
-            keys[row]: ",".join(f'{name}="{_value(v)}"' for name, v in zip(labels, values, strict=True))
-            for row, values in zip(new, zip(*columns, strict=True), strict=True)
-        }
-        if metric.kind != "histogram":
-            made = {key: f"{metric.name}{{{text}}} " for key, text in made.items()}
-        out = [known.get(key) or made[key] for key in keys]
-        self._labels[metric.name] = dict(zip(keys, out, strict=True))
-        return out
+    def _columns(self, parts: Iterable[Labels]) -> list[str | list[str]]:
+        """Labels to be woven: `a="1"`, a comma, `b="2",c="3"` ..."""
+        columns: list[str | list[str]] = []
+        for part in parts:
+            text = self._labels.of(part.columns)
+            columns += [",", (text if part.rows is None else text[part.rows]).tolist()]
+        return columns[1:]
+
+
+def _label_texts(names: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """`a="1",b="2"`"""
+    for row in values:
+        yield ",".join([f'{name}="{_value(value)}"' for name, value in zip(names, row, strict=True)])
 
 
 def _help(text: str) -> str:
@@ -82,17 +80,16 @@ def _value(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _histogram(one: Histogram, labels: list[str]) -> list[str]:
-    name = one.metric.name
-    bounds = [f',le="{b!r}"}} ' for b in one.bounds.tolist()]
-    out: list[str] = []
-    for text, counts, total, total_s in zip(
-        labels, one.counts.tolist(), one.totals.tolist(), one.sums.tolist(), strict=True
-    ):
-        out += [f"{name}_bucket{{{text}{b}{n}\n" for b, n in zip(bounds, counts, strict=True)]
-        out.append(f'{name}_bucket{{{text},le="+Inf"}} {total}\n')
-        out.append(f"{name}_sum{{{text}}} {total_s!r}\n{name}_count{{{text}}} {total}\n")
-    return out
+def _histogram(one: Histogram, labels: list[str | list[str]]) -> list[bytes]:
+    """All lines of a histogram are a row."""
+    name, totals = one.metric.name, numbers(one.totals)
+    columns: list[str | list[str]] = []
+    for at, bound in enumerate(one.bounds.tolist()):
+        columns += [f"\n{name}_bucket{{", *labels, f',le="{bound!r}"}} ', numbers(one.counts[:, at])]
+    columns += [f"\n{name}_bucket{{", *labels, ',le="+Inf"} ', totals]
+    columns += [f"\n{name}_sum{{", *labels, "} ", numbers(one.sums)]
+    columns += [f"\n{name}_count{{", *labels, "} ", totals]
+    return woven(len(totals), *columns)
 
 
 class Prometheus:
@@ -139,7 +136,9 @@ class Prometheus:
                 raise ExporterError("the collector is closing")
             state = self._state()
             self._never_less(state.sources["lost"])
-            text = self._text.render(scrape(state, self._config, self._exporters()))
+            series = scrape(state, self._config, self._exporters())
+            del state  # the maps are much larger than what is shown of them
+            text = self._text.render(series)
         return text + prometheus_client.generate_latest(self._process)
 
     def _never_less(self, lost: np.ndarray) -> None:
