@@ -1,23 +1,23 @@
 """What each way through the program costs: report versions, groups of reports, encapsulations, and what goes up whole.
 
-    .venv/bin/python benchmark/bench_ways.py [--json] [--repeat N] [--rounds N]
+    .venv/bin/python benchmark/bench_ways.py [--json] [--rounds N] [--repeat N]
 
 Needs root; no interface. All of the kernel's ways are repeated on one packet (BPF_PROG_TEST_RUN), beside a program that
-only drops; a packet that goes up whole is run once and drained, which is timed together.
+only drops, the cases taking turns. `way` says how far a packet goes: the short way, on to the long one (the kernel's
+two programs), or up whole. A packet that goes up whole is run once and drained, which is timed together.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import contextlib
 import os
-import platform
-import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from bench_reports import drop_program
+from common import Row, Spread, drop_program, emit, parser, pinned, turns
 
 from intcollector import kernel, wire
 from intcollector.config import Config
@@ -74,47 +74,79 @@ def cases() -> dict[str, tuple[int, bytes]]:
     }  # fmt: skip
 
 
-def seconds_up_whole(datapath: Datapath, frame: bytes, times: int) -> float:
+WHOLE = 50
+"""Packets of a round that go up whole."""
+WARM = 5
+
+
+def ns_up_whole(datapath: Datapath, frame: bytes) -> float:
     """From the packet to the events of its reports, a packet."""
-    begin = time.perf_counter()
-    for _ in range(times):
+    begin = time.perf_counter_ns()
+    for _ in range(WHOLE):
         datapath.run(frame)
         datapath.drain()
-    return (time.perf_counter() - begin) / times
+    return (time.perf_counter_ns() - begin) / WHOLE
+
+
+def ns_a_run(program: int, frame: bytes, repeat: int) -> float:
+    """Of the packet repeated. Runs before that, since the last case may have left other values behind."""
+    for _ in range(WARM):
+        kernel.test_run(program, frame)
+    return kernel.test_run(program, frame, repeat=repeat)[1]
+
+
+def way_of(datapath: Datapath, frame: bytes) -> str:
+    """How far a packet goes once its flow is known: short, long, whole."""
+    for _ in range(3):
+        datapath.run(frame)
+        datapath.drain()
+    before = int(datapath._statistics()["steady_reports"].sum())
+    datapath.run(frame)
+    if int(datapath._statistics()["steady_reports"].sum()) > before:
+        return "short"
+    return "whole" if datapath.waiting else "long"
+
+
+def row(name: str, way: str, reports: int, ours: Spread, floor: Spread) -> Row:
+    """ns of a packet and of each of its reports."""
+    return {"case": name, "way": way, "reports": reports, "ns a packet": ours.median,
+            "ns a report": ours.median / reports, "floor_ns": floor.median,
+            "ratio": ours.median / floor.median}  # fmt: skip
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeat", type=int, default=200_000, help="runs a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    floor = drop_program()
-    datapath = Datapath(CONFIG)
-    rows = []
-    for name, (reports, frame) in cases().items():
-        outcome = wire.decode(frame, CONFIG)
-        assert outcome["outcome"] == "ok" and len(outcome["reports"]) == reports, name
-        drop, ours = [], []
-        for _ in range(arguments.rounds):
-            drop.append(kernel.test_run(floor, frame, repeat=arguments.repeat)[1])
-            if name.endswith("whole"):
-                ours.append(seconds_up_whole(datapath, frame, 200) * 1e9)
-            else:
-                ours.append(kernel.test_run(datapath.fd, frame, repeat=arguments.repeat // reports)[1])
+    options = parser(__doc__, rounds=40)
+    options.add_argument("--repeat", type=int, default=30_000, help="runs a round (default: 30000)")
+    arguments = options.parse_args()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pinned(1))
+        floor = drop_program()
+        stack.callback(os.close, floor)
+        datapath = Datapath(CONFIG)
+        stack.callback(datapath.close)
+        ways: dict[str, tuple[str, int]] = {}
+        measured: dict[str, Callable[[], float]] = {}
+
+        def measure(name: str, way: str, reports: int, frame: bytes, ours: Callable[[], float]) -> None:
+            ways[name] = way, reports
+            measured[f"{name}/floor"] = partial(ns_a_run, floor, frame, arguments.repeat)
+            measured[f"{name}/ours"] = ours
+
+        for name, (reports, frame) in cases().items():
+            outcome = wire.decode(frame, CONFIG)
+            assert outcome["outcome"] == "ok" and len(outcome["reports"]) == reports, name
+            way, repeat = way_of(datapath, frame), arguments.repeat // reports
+            if way == "whole":
+                measure(name, way, reports, frame, partial(ns_up_whole, datapath, frame))
+                continue
+            measure(name, way, reports, frame, partial(ns_a_run, datapath.fd, frame, repeat))
+            if way == "short":
+                long_way = partial(ns_a_run, datapath._long_way, frame, repeat)
+                measure(f"{name}: had it gone the long way", "long", reports, frame, long_way)
+        found = turns(arguments.rounds, measured)
         datapath.drain()
-        a, b = statistics.median(drop), statistics.median(ours)
-        rows.append({"case": name, "reports": reports, "drop": a, "packet": b, "report": b / reports, "ratio": b / a})
-    datapath.close()
-    os.close(floor)
-    result = {"machine": f"{os.cpu_count()} CPUs, Linux {platform.release()}", "rows": rows}
-    if arguments.json:
-        print(json.dumps(result, indent=1))
-        return 0
-    print(f"{result['machine']}\n")
-    print(f"{'case':30} {'drop, ns':>9} {'a packet, ns':>13} {'a report, ns':>13} {'packet/drop':>12}")
-    for row in rows:
-        print(f"{row['case']:30} {row['drop']:9.0f} {row['packet']:13.0f} {row['report']:13.0f} {row['ratio']:12.1f}")
+        rows = [row(name, *ways[name], found[f"{name}/ours"], found[f"{name}/floor"]) for name in ways]
+    emit("ways", rows, as_json=arguments.json)
     return 0
 
 
