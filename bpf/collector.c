@@ -183,8 +183,11 @@ int collector(struct xdp_md *ctx)
 	if (!set || !s || !all_points || !own)
 		return XDP_PASS; /* cannot be: all are arrays */
 	s->counted_hops = 0;
-	s->numbered = set->cpu_count && is_spread(ctx);
-	own->arrived += s->numbered;
+	s->numbered = 0;
+	if (set->cpu_count && is_spread(ctx)) {
+		s->numbered = 1;
+		own->arrived++;
+	}
 	if (set->steady && is_steady(ctx, set, all_points, own, s))
 		return set->verdict_ok;
 	again.call(ctx, 0);

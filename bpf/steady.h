@@ -478,7 +478,7 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 	if (stack.bitmap == PATH_ONLY) {
 		if (stack.hop_words != 1 || stack.words != hops || !steady_path(c, s, y))
 			return false;
-		y->latency = NONE64;
+		goto steady; /* such a flow never had a latency */
 	} else if (!find_items(s, profile, &stack) || stack.words * 4 != hops * s->steady.stride) {
 		return false;
 	} else if ((stack.bitmap & FULL) == FULL && !s->steady.words && !(flow->flags & FLOW_GAPS)) {
@@ -498,6 +498,7 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 		return false;
 	}
 	flow->latency = y->latency;
+steady:
 	flow->seen_ns = y->now;
 	flow->reports++;
 	source->seen_ns = y->now;

@@ -149,42 +149,50 @@ inline_always void tell_refused(struct xdp_md *ctx, struct counters *count, stru
 /* The packet itself goes up, to be decoded there. False: it finds no room, and is counted as undecoded. */
 inline_always bool send_whole(struct xdp_md *ctx, const struct settings *set, struct scratch *s)
 {
-	struct cursor packet = {(void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, 0},
-		      *c = &packet; /* anew: see meet() */
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
 	struct report *r = &s->report;
-	u8 *cells = (u8 *)r->hops, *byte;
-	u32 size = s->size, words = size / 4, to = 0;
+	u8 *cells = (u8 *)r->hops;
+	u32 size = s->size, whole;
 	u64 count;
 
+	s->meeting = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MAX_WHOLE; i++) {
 		FENCE(i);
 		((struct whole *)cells)[i].cell = HEAD_CELLS + 1 + i;
 	}
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < MAX_WHOLE * WHOLE_BYTES / 4; i++) {
-		u32 *from = c->data + i * 4;
-
+	for (u64 i = 0; i < MAX_WHOLE; i++) {
 		FENCE(i);
-		if ((void *)(from + 1) > c->data_end)
+		u32 *from = data + i * WHOLE_BYTES, *to = (u32 *)(cells + i * CELL);
+
+		FENCE(from);
+		if ((void *)from + WHOLE_BYTES > data_end)
 			break;
-		*(u32 *)(cells + (to & (MAX_WHOLE * CELL - 4))) = *from;
-		to += 4;
-		to += ((to & (CELL - 1)) == 12) * 4; /* the cell's number */
-		to = meet(to, &s->meeting);
+#pragma unroll
+		for (int j = 0; j < WHOLE_BYTES / 4; j++)
+			to[j + (j >= 3)] = from[j]; /* the fourth is the cell's number */
+		s->meeting = i + 1;
 	}
-	to = meet(to, &s->meeting);
-	words = meet(words, &s->meeting);
+	/* anew: of the old ones the verifier knows something else by each way out of the loop */
+	data = (void *)(long)*(volatile u32 *)&ctx->data;
+	data_end = (void *)(long)*(volatile u32 *)&ctx->data_end;
+	whole = reread(&s->meeting); /* cells that are full; in the last one, words and then bytes */
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < WHOLE_BYTES / 4 + 3; i++) {
+		FENCE(i);
+		u32 words = (size % WHOLE_BYTES) / 4, word = i < words, in = word ? i * 4 : words * 4 + i - words;
+		u32 to = whole * CELL + in + (in >= 12) * 4;
+		u8 *from = data + ((whole * WHOLE_BYTES + in) & MAX_AT);
+
+		FENCE(from);
+		if ((void *)(from + 4) <= data_end && word)
+			*(u32 *)(cells + (to & (MAX_WHOLE * CELL - 4))) = *(u32 *)from;
+		else if ((void *)(from + 1) <= data_end && !word)
+			cells[to & (MAX_WHOLE * CELL - 1)] = *from;
+	}
 	if (size > MAX_WHOLE_BYTES || set->cut)
 		return false;
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < 3; i++) {
-		FENCE(i);
-		byte = c->data + ((words * 4 + i) & MAX_AT);
-		if ((void *)(byte + 1) > c->data_end)
-			break;
-		cells[(to + i) & (MAX_WHOLE * CELL - 1)] = *byte;
-	}
 	r->flags = (r->flags & REPORT_SOURCE_IPV6) | REPORT_WHOLE;
 	r->outcome = OUTCOME_UNDECODED;
 	r->ingress_timestamp = size;
