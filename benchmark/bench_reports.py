@@ -3,8 +3,8 @@
     .venv/bin/python benchmark/bench_reports.py [--json] [--rounds N] [--repeat N]
 
 Needs root; no interface. All cases take turns, a short round each, and a case's figure is its least round, the
-floor's too: other work on the machine only ever adds. Medians stand beside it. (The curve by hops comes afterwards, with a
-third of the rounds.)
+floor's too: other work on the machine only ever adds. Medians stand beside it. (The curve by hops comes afterwards,
+with a third of the rounds.)
 In a test run the packet is the same each time. `steady` cases and those of flows have a program in front that writes
 the next sequence number and the next flow into it (rewrite.c); their floor is that program with a bare drop behind it.
 """
