@@ -22,13 +22,13 @@ from intcollector.datapath import Datapath
 from intcollector.sending import LiveSender
 from intcollector.traffic import Traffic
 
-TRAFFIC = Traffic(flows=1000, hops=3, instructions=0xFF00, event_rate=0.01)
+TRAFFIC = Traffic(flows=1000, hops=3, instructions=0xFF00, event_rate=0)
 CONFIG = Config(int_dscp=(23, 63))
 
 
 def main() -> int:
-    options = parser(__doc__, rounds=9)
-    options.add_argument("--reports", type=int, default=300_000, help="reports a round (default: 300000)")
+    options = parser(__doc__, rounds=25)
+    options.add_argument("--reports", type=int, default=200_000, help="reports a round (default: 200000)")
     arguments = options.parse_args()
     floor = drop_program()
     with contextlib.ExitStack() as stack:
