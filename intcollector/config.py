@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import ipaddress
 import json
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +38,8 @@ DROP_REASONS_FILE = Path(__file__).with_name("drop_reasons.toml")
 def option(default: Any, help: str, *, parse: Callable[[str], Any] = str, **more: Any) -> Any:
     """A field that is also a flag. more: choices, metavar, repeat (the flag may be given again), live (a running
     collector takes a new value), decode (the option also matters to `decode`), const (a flag without value), of_source
-    (a file of sources may say otherwise for some), read (the option is a path, the field is what
+    (a file of sources may say otherwise for some), relay (it also matters to
+    `relay`), read (the option is a path, the field is what
     read(content, path) makes of that file)."""
     metadata = {"help": help, "parse": parse, **more}
     return dataclasses.field(default=default, metadata=metadata)
@@ -142,6 +144,26 @@ def http_url(text: str) -> str:
     if parts.username or parts.password:
         raise UsageError("an InfluxDB address must not hold a password: other users of this machine can read it")
     return parts.geturl().rstrip("/")
+
+
+def brokers(text: str) -> str:
+    """Addresses of Kafka brokers: `HOST[:PORT]`, several with commas between them."""
+    for part in text.split(","):
+        try:
+            parts = urlsplit(f"//{part.strip()}")
+            right = parts.hostname and parts.port != 0 and parts.netloc == part.strip() and "@" not in part
+        except ValueError:  # a port or an IPv6 address that is none
+            right = False
+        if not right:
+            raise UsageError(f"{part!r} is not HOST[:PORT] of a Kafka broker")
+    return ",".join(part.strip() for part in text.split(","))
+
+
+def topic(text: str) -> str:
+    """The name of a Kafka topic."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text) or text in (".", ".."):
+        raise UsageError(f"{text!r} is no name of a Kafka topic: letters, digits, dots, hyphens, underscores")
+    return text
 
 
 def gre_protocol(text: str) -> int:
@@ -449,22 +471,79 @@ class Config:
 
     # exporters
     prometheus: tuple[str, int] | None = option(
-        ("127.0.0.1", 8000), "address of /metrics, /healthz, /readyz, or off", parse=address, metavar="[HOST:]PORT"
+        ("127.0.0.1", 8000), "address of /metrics, /healthz, /readyz, or off", parse=address, metavar="[HOST:]PORT",
+        relay=True,
+    )  # fmt: skip
+    influxdb: str | None = option(None, "address of an InfluxDB server", parse=http_url, metavar="URL", relay=True)
+    influxdb_version: str = option(
+        "auto", "the server's; auto: 2 with a token, an organisation or a bucket, else 1",
+        choices=("auto", "1", "2", "3"), relay=True,
+    )  # fmt: skip
+    influxdb_database: str = option(
+        "intcollector", "InfluxDB 1 or 3: the database; 1: made if missing", metavar="NAME", relay=True
     )
-    influxdb: str | None = option(None, "address of an InfluxDB server", parse=http_url, metavar="URL")
-    influxdb_database: str = option("intcollector", "InfluxDB 1.x database; made if missing", metavar="NAME")
-    influxdb_schema: str = option("tags", "how points are named", choices=("tags", "intcollector"))
-    timestamps: str = option("host", "a point's time: arrival here, or the report's own", choices=("host", "int"))
+    influxdb_user: str | None = option(None, "InfluxDB 1: the user", metavar="NAME", relay=True)
+    influxdb_password: str | None = option(
+        None, "file that holds the user's password; without it, the environment's INTCOLLECTOR_INFLUXDB_PASSWORD",
+        parse=path, metavar="FILE", relay=True,
+    )  # fmt: skip
+    influxdb_token: str | None = option(
+        None, "file that holds a token; without it, the environment's INTCOLLECTOR_INFLUXDB_TOKEN",
+        parse=path, metavar="FILE", relay=True,
+    )  # fmt: skip
+    influxdb_org: str | None = option(None, "InfluxDB 2: the organisation", metavar="NAME", relay=True)
+    influxdb_bucket: str | None = option(None, "InfluxDB 2: the bucket", metavar="NAME", relay=True)
+    influxdb_ca: str | None = option(
+        None, "file of certificates (PEM) that vouch for an https:// server, instead of the system's",
+        parse=path, metavar="FILE", relay=True,
+    )  # fmt: skip
+    influxdb_gzip: bool = option(False, "compress what goes to InfluxDB", const=True, relay=True)
+    influxdb_schema: str = option("tags", "how points are named", choices=("tags", "intcollector"), relay=True)
+    timestamps: str = option(
+        "host", "a point's time: arrival here, or the report's own", choices=("host", "int"), relay=True
+    )
+    kafka: str | None = option(None, "addresses of Kafka brokers", parse=brokers, metavar="HOST[:PORT],...", relay=True)
+    kafka_topic: str = option("int", "Kafka topic of events", parse=topic, metavar="NAME", relay=True)
+    kafka_compression: str = option(
+        "lz4", "how messages are compressed", choices=("none", "gzip", "snappy", "lz4", "zstd")
+    )
+    kafka_config: str | None = option(
+        None, "file of librdkafka properties, NAME = VALUE a line: TLS, SASL and others", parse=path, metavar="FILE",
+        relay=True,
+    )  # fmt: skip
     jsonl: str | None = option(
-        None, "write events as JSON lines to this file; - for stdout", parse=path, metavar="PATH"
+        None, "write events as JSON lines to this file; - for stdout", parse=path, metavar="PATH", relay=True
     )
-    push_interval: float = option(1.0, "seconds between pushes of buffered points", parse=interval, metavar="S")
+    jsonl_size: int = option(
+        0, "MiB after which the file of --jsonl is moved to PATH.1 and begun anew; 0: never",
+        parse=number(0, 1 << 20), metavar="MIB", relay=True,
+    )  # fmt: skip
+    jsonl_files: int = option(
+        5, "files that are kept beside the one of --jsonl (PATH.1, PATH.2 ...) when it has a size",
+        parse=number(1, 1000), relay=True,
+    )  # fmt: skip
+    push_interval: float = option(
+        1.0, "seconds between pushes of buffered points", parse=interval, metavar="S", relay=True
+    )
     push_buffer: int = option(
         64,
-        "MiB of points kept while a server is away; the oldest are given up first",
+        "MiB of points that each exporter keeps in memory while a server is away; the oldest are given up first",
         parse=number(1, 65536),
         metavar="MIB",
+        relay=True,
     )
+    spool: str | None = option(
+        None, "folder in which points wait for delivery, also over a restart; without it, in memory only",
+        parse=path, metavar="FOLDER",
+    )  # fmt: skip
+    spool_size: int = option(
+        1024, "MiB of each exporter's points in the spool; the oldest are given up first",
+        parse=number(1, 1 << 24), metavar="MIB",
+    )  # fmt: skip
+    close_timeout: float = option(
+        5.0, "seconds in which exporters may deliver what is left when the collector ends", parse=seconds, metavar="S",
+        relay=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if len(set(self.port)) > 16:
