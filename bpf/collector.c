@@ -72,7 +72,8 @@ int any_packet(struct xdp_md *ctx)
 	s->stage = STAGE_PACKET;
 	if (stage == STAGE_PACKET) {
 		s->calls = 0;
-		s->numbered = set->cpu_count && is_spread(ctx);
+		s->numbered = s->numbered_ahead | (set->cpu_count && is_spread(ctx));
+		s->numbered_ahead = 0;
 		s->counted = !resume;
 		s->header = 0;
 		s->resume = resume ? *resume : (struct resume){};
@@ -184,6 +185,7 @@ int collector(struct xdp_md *ctx)
 		return XDP_PASS; /* cannot be: all are arrays */
 	s->counted_hops = 0;
 	s->numbered = 0;
+	s->numbered_ahead = 0;
 	if (set->cpu_count && is_spread(ctx)) {
 		s->numbered = 1;
 		own->arrived++;

@@ -104,7 +104,7 @@ inline_always void sequence(struct source *source, u32 number, u32 narrow)
 			ahead = beyond;
 		}
 	}
-	if (source->received == 1) {
+	if (!source->window) { /* the first of all, whatever became of the report */
 		source->highest = number;
 		source->first = number;
 		source->window = 1;
@@ -194,7 +194,7 @@ inline_always bool continue_run(struct source *source, u32 number, u32 narrow)
 		__sync_fetch_and_add(&source->repeated, 1);
 		return true;
 	}
-	if (!number && !(source->flags & SOURCE_COUNTS) && source->received) {
+	if (!number && !(source->flags & SOURCE_COUNTS) && source->window) {
 		__sync_fetch_and_add(&source->silent, 1);
 		return true;
 	}

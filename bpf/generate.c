@@ -21,7 +21,7 @@ struct run {
 	u64 dropped; /* refused by it */
 	s64 error;   /* why, the last time */
 	u32 turn;    /* the next report's */
-	u32 pad;
+	u32 cpu;     /* that is at it: frames on the others are somebody else's */
 };
 
 struct source {
@@ -224,6 +224,7 @@ int generate(struct xdp_md *ctx)
 #endif
 	if (store_bytes(ctx, 0, frame->bytes, length))
 		return XDP_ABORTED;
+	run->cpu = bpf_get_smp_processor_id();
 	run->pending++;
 	return bpf_redirect(IFINDEX, 0);
 }
@@ -236,7 +237,7 @@ int taken(struct bpf_raw_tracepoint_args *ctx)
 	struct run *run = runs.lookup(&zero);
 	u32 sent = (u32)ctx->args[2], dropped = (u32)ctx->args[3];
 
-	if (!run || run->pending < sent + dropped)
+	if (!run || run->cpu != bpf_get_smp_processor_id() || run->pending < sent + dropped)
 		return 0;
 	run->pending -= sent + dropped;
 	run->sent += sent;

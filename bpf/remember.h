@@ -155,23 +155,25 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 
 /* --- ports and queues ------------------------------------------------------------------------------------------------- */
 
-inline_always struct point *port_of(struct points *points, u64 index)
+inline_always struct level *port_of(struct points *points, u64 index)
 {
 	FENCE(index); /* the mask is for the verifier, and stays */
-	return &points->ports[index & (MAX_POINTS - 1)];
+	return &points->port_levels[index & (MAX_POINTS - 1)];
 }
 
-inline_always struct point *queue_of(struct points *points, u64 index)
+inline_always struct level *queue_of(struct points *points, u64 index)
 {
 	FENCE(index);
-	return &points->queues[index & (MAX_POINTS - 1)];
+	return &points->queue_levels[index & (MAX_POINTS - 1)];
 }
 
 inline_always u32 new_point(struct points *points, struct point_key *key)
 {
 	u32 zero = 0, index = NOBODY;
 	struct allocator *allocator = allocators.lookup(&zero);
+	struct level *level;
 	struct point *point;
+	u64 at;
 
 	if (!allocator)
 		return NOBODY;
@@ -186,12 +188,16 @@ inline_always u32 new_point(struct points *points, struct point_key *key)
 	bpf_spin_unlock(&allocator->lock);
 	if (index == NOBODY)
 		return NOBODY;
-	point = key->kind == POINT_PORT ? port_of(points, index) : queue_of(points, index);
+	level = key->kind == POINT_PORT ? port_of(points, index) : queue_of(points, index);
+	at = index;
+	FENCE(at);
+	at &= MAX_POINTS - 1;
+	point = key->kind == POINT_PORT ? &points->ports[at] : &points->queues[at];
 	point->switch_id = key->switch_id;
 	point->id = key->id;
 	point->kind = key->kind;
-	point->value = NONE32;
-	point->told = NONE32;
+	level->value = NONE32;
+	level->told = NONE32;
 	point_index.insert(key, &index);
 	return index;
 }
@@ -223,17 +229,16 @@ static u32 find_point(struct counters *count, struct points *points, u32 switch_
 inline_always void count_latency(const struct settings *set, const struct profile *profile,
 				 struct statistics *statistics, u64 port_at, u64 latency)
 {
-	struct port_statistics *sum;
 	u64 none = ones_if_none32(latency), bucket;
 
 	FENCE(port_at);
-	sum = &statistics->ports[port_at & (MAX_POINTS - 1)];
+	port_at &= MAX_POINTS - 1;
 	latency = (latency & ~none) * profile->time_multiplier >> (profile->time_shift & 63);
-	sum->latency_sum += latency;
+	statistics->latency_sums[port_at] += latency;
 	bucket = (latency_bucket(set, latency) & ~none) | (NO_LATENCY & none);
 	FENCE(bucket);
 	if (bucket < LATENCY_BUCKETS) /* always */
-		sum->buckets[bucket]++;
+		statistics->buckets[bucket].hops[port_at]++;
 }
 
 /* All ones: the hop says this of a port or queue that has a place. */
@@ -245,11 +250,11 @@ inline_always u64 is_said(u64 index, u64 value)
 	return 0 - said;
 }
 
-inline_always u64 remember_value(struct point *point, u64 value, u32 unit)
+inline_always u64 remember_value(struct level *level, u64 value, u32 unit)
 {
-	point->value = value;
-	point->unit = unit;
-	return point->told;
+	level->value = value;
+	level->unit = unit;
+	return level->told;
 }
 
 /* What a hop says of its port, all ones where it does not. Gives what was told of it last. */
@@ -267,17 +272,17 @@ inline_always u64 remember_port(const struct profile *profile, struct points *po
 inline_always u64 remember_queue(const struct profile *profile, struct points *points, struct statistics *statistics,
 				 const struct flow_hop *at, u64 occupancy, u64 *said)
 {
-	struct queue_statistics *largest;
+	u32 *largest;
 	u64 index, more;
 
 	*said = is_said(at->queue, occupancy);
 	index = at->queue & *said;
 	FENCE(index);
-	largest = &statistics->queues[index & (MAX_POINTS - 1)];
-	more = occupancy + 1 - largest->occupancy_max;
+	largest = &statistics->occupancy_max[index & (MAX_POINTS - 1)];
+	more = occupancy + 1 - *largest;
 	FENCE(more);
 	more &= ~(u64)((s64)more >> 63); /* 0, if it is not more */
-	largest->occupancy_max += more & *said;
+	*largest += more & *said;
 	return remember_value(queue_of(points, index), occupancy, profile->occupancy_unit);
 }
 

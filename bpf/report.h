@@ -283,10 +283,13 @@ enum point_kind {
 };
 
 struct point {
-	u64 seen_ns;
 	u32 switch_id;
 	u16 id;
 	u16 kind;
+};
+
+/* What is in a queue, or goes out of a port: apart from whose it is, so that much of it fits into a cache line. */
+struct level {
 	u32 value; /* TX utilisation, occupancy: the last */
 	u32 told;  /* the last that went up */
 	u32 unit;  /* the profile's occupancy_unit or utilization_unit, by the last report */
@@ -295,20 +298,15 @@ struct point {
 
 /* All of them, by index. One value of one entry: it is looked up once a packet, not once a hop. */
 struct points {
+	struct level port_levels[MAX_POINTS];
+	struct level queue_levels[MAX_POINTS];
 	struct point ports[MAX_POINTS];
 	struct point queues[MAX_POINTS];
 };
 
-/* per CPU, beside a port */
-struct port_statistics {
-	u64 latency_sum; /* ns */
-	u64 buckets[LATENCY_BUCKETS];
-};
-
-/* per CPU, beside a queue */
-struct queue_statistics {
-	u32 occupancy_max; /* + 1; 0: never seen */
-	u32 pad;
+/* The hops of each port whose latency is in one bucket: most are in few buckets, so these are what caches hold. */
+struct latency_bucket {
+	u64 hops[MAX_POINTS];
 };
 
 /* One CPU's. */
@@ -316,8 +314,9 @@ struct statistics {
 	u64 spread;	    /* reports sent on to another CPU by this one, */
 	u64 arrived;	    /* and those that came to this one */
 	u64 steady_reports; /* packets of outcome ok that are not in struct counters: they went the short way */
-	struct port_statistics ports[MAX_POINTS];
-	struct queue_statistics queues[MAX_POINTS];
+	u64 latency_sums[MAX_POINTS]; /* ns, of ports */
+	struct latency_bucket buckets[LATENCY_BUCKETS];
+	u32 occupancy_max[MAX_POINTS]; /* of queues, + 1; 0: never seen */
 };
 
 struct source_key {

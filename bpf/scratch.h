@@ -155,14 +155,16 @@ struct scratch {
 	u32 utilization_news; /* bit 0: the reporting switch's, bit 1 + i: hop i's */
 	u32 occupancy_news;
 	u32 latency_news;
-	u32 header;	   /* the report header was right */
-	u32 waits;	   /* what the packet was is counted by user space */
-	u32 gaps;	   /* hops of the stack that lack a value, or a place */
-	u32 numbered;	   /* the report came from spread() */
-	u32 spread_source; /* index of the last source there */
-	u32 counted_hops;  /* so many hops are in the histograms already: the short way got so far */
-	u64 jiffies;	   /* when the clock was last read, */
-	u64 now;	   /* and what it said */
+	u32 header;	    /* the report header was right */
+	u32 waits;	    /* what the packet was is counted by user space */
+	u32 gaps;	    /* hops of the stack that lack a value, or a place */
+	u32 numbered;	    /* the report's number was counted, by spread() or the short way */
+	u32 numbered_ahead; /* ... by the short way, which then gave up */
+	u32 last_source;    /* the index of who sent the last report that went the short way, */
+	u32 spread_source;  /* and through spread() */
+	u32 counted_hops;   /* so many hops are in the histograms already: the short way got so far */
+	u64 jiffies;	    /* when the clock was last read, */
+	u64 now;	    /* and what it said */
 	u64 meeting64;
 };
 

@@ -4,7 +4,7 @@
  * goes from the packet straight into the maps; there is no struct report. Whatever is not as usual (another version, an
  * encapsulation, a new path, a value beyond its threshold, the least thing wrong) leaves here with false, and goes the
  * long way, which knows everything and begins at the first byte again. All that is done here before that is known does
- * no harm if it is done twice; what would is counted in s->counted_hops.
+ * no harm if it is done twice; what would is noted, in s->counted_hops and s->numbered.
  *
  * Headers with options go the long way too: so the place of each header follows from which branches were taken, which the
  * processor guesses, and not from what a field says, which it would have to wait for.
@@ -299,9 +299,9 @@ inline_always bool steady_full(const struct cursor *c, struct scratch *s, struct
 		u64 queue = BE32(hop->queue), latency = BE32(hop->hop_latency);
 		u64 utilization = BE32(*behind), occupancy = queue & 0xFFFFFF;
 		u64 port_at = last->port & (MAX_POINTS - 1), queue_at = last->queue & (MAX_POINTS - 1), ns, bucket;
-		struct point *port = &y->points->ports[port_at], *of_queue = &y->points->queues[queue_at];
-		struct port_statistics *sums = &y->statistics->ports[port_at];
-		struct queue_statistics *largest = &y->statistics->queues[queue_at];
+		struct level *port = &y->points->port_levels[port_at], *of_queue = &y->points->queue_levels[queue_at];
+		u32 *largest = &y->statistics->occupancy_max[queue_at];
+		u64 *latency_sum = &y->statistics->latency_sums[port_at];
 
 		FENCE(port); /* far apart: once computed, they stay */
 		FENCE(of_queue);
@@ -316,14 +316,14 @@ inline_always bool steady_full(const struct cursor *c, struct scratch *s, struct
 		last->latency = latency;
 		remember_value(port, utilization, profile->utilization_unit);
 		remember_value(of_queue, occupancy, profile->occupancy_unit);
-		if (largest->occupancy_max <= occupancy)
-			largest->occupancy_max = occupancy + 1;
+		if (*largest <= occupancy)
+			*largest = occupancy + 1;
 		sum += latency;
-		sums->latency_sum += ns;
+		*latency_sum += ns;
 		bucket = near_bucket(set, ns);
 		FENCE(bucket);
 		if (bucket < LATENCY_BUCKETS) /* always */
-			sums->buckets[bucket]++;
+			y->statistics->buckets[bucket].hops[port_at]++;
 		at += stride;
 	}
 	y->latency = sum;
@@ -382,7 +382,7 @@ inline_always bool steady_path(const struct cursor *c, struct scratch *s, struct
 		FENCE(switch_id);
 		if ((void *)(switch_id + 1) > c->data_end || last->switch_id != BE32(*switch_id))
 			break;
-		hops = &y->statistics->ports[last->port & (MAX_POINTS - 1)].buckets[NO_LATENCY];
+		hops = &y->statistics->buckets[NO_LATENCY].hops[last->port & (MAX_POINTS - 1)];
 		FENCE(hops);
 		++*hops;
 		at += sizeof(*switch_id);
@@ -440,7 +440,8 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 	struct steady_stack stack;
 	struct flow *flow;
 	u64 first, hops;
-	u32 at;
+	u32 at, known;
+	bool is_known;
 
 	FENCE(c->data);
 	FENCE(c->data_end);
@@ -448,24 +449,41 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 		return false;
 	at = find_profile(set, s);
 	profile = profiles.lookup(&at);
-	if (!profile || !steady_flow(c, set, profile, s, first) || !steady_int(c, profile, &stack))
+	if (!profile || !steady_flow(c, set, profile, s, first))
 		return false;
 
+	/* The number is counted before the flow is looked for, if it comes from who sent the last one and is in sequence: a
+	 * processor does nothing else beside a compare-and-swap, and has much to wait for later. */
+	known = s->last_source;
+	source = sources.lookup(&known);
+	if (!source)
+		return false; /* cannot be */
+	is_known = known && is_source(source, (u64 *)r->source, r->switch_id, r->hw_id,
+				      r->flags & REPORT_SOURCE_IPV6 ? 6 : 4, 10);
+	if (is_known && !s->numbered)
+		s->numbered = s->numbered_ahead = continue_run(source, r->sequence_number, 0);
+
 	flow = (void *)flows.lookup(&s->key);
-	if (!flow ||
+	if (!flow)
+		return false;
+	reread(&flow->reports); /* many flows: have the processor fetch what is looked at later, */
+	reread(&flow->hops[0].latency);
+	if (!steady_int(c, profile, &stack) || /* and do this meanwhile */
 	    (flow->flags & (FLOW_PATH | FLOW_TOLD | FLOW_CONGESTED | FLOW_PATH_UNTOLD)) != (FLOW_PATH | FLOW_TOLD))
 		return false;
-	reread(&flow->hops[0].latency); /* many flows: have the processor fetch what comes last first */
-	reread(&flow->hops[3].latency);
 	hops = flow->hop_count;
 	if (flow->instruction_bitmap != stack.bitmap || flow->time_unit != profile->time_unit || hops > MAX_HOPS ||
 	    stack.at + stack.words * 4 > c->end)
 		return false;
 	at = flow->source;
-	source = sources.lookup(&at);
-	if (!source || !at ||
-	    !is_source(source, (u64 *)r->source, r->switch_id, r->hw_id, r->flags & REPORT_SOURCE_IPV6 ? 6 : 4, 10))
-		return false;
+	if (at != known || !is_known) {
+		source = sources.lookup(&at);
+		if (!source || !at ||
+		    !is_source(source, (u64 *)r->source, r->switch_id, r->hw_id, r->flags & REPORT_SOURCE_IPV6 ? 6 : 4,
+			       10))
+			return false;
+		s->last_source = at;
+	}
 	y->now = coarse_now(s);
 	if (is_silent(set, flow, y->now))
 		return false;

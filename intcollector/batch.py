@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .layout import HEAD, HOP, LAYOUT
+from .layout import HEAD, HOP, LATENCY_BUCKETS, LAYOUT
 
 FLOW_KEY = LAYOUT.dtypes["flow_key"]
 FLOW = LAYOUT.dtypes["flow"]
-POINT = LAYOUT.dtypes["point"]
-PORT_STATISTICS = LAYOUT.dtypes["port_statistics"]
-QUEUE_STATISTICS = LAYOUT.dtypes["queue_statistics"]
 POINTS = LAYOUT.dtypes["points"]
 STATISTICS = LAYOUT.dtypes["statistics"]
 SOURCE = LAYOUT.dtypes["source"]
@@ -24,6 +21,20 @@ SETTINGS = LAYOUT.dtypes["settings"]
 PROFILE = LAYOUT.dtypes["profile"]
 SOURCE_PREFIX = LAYOUT.dtypes["source_prefix"]
 RESUME = LAYOUT.dtypes["resume"]
+
+POINT = np.dtype(
+    [
+        (name, LAYOUT.dtypes[of][name])
+        for of in ("point", "level")
+        for name in LAYOUT.dtypes[of].names or ()
+        if name != "pad"
+    ]
+)
+"""A port or queue: whose it is, and its level."""
+PORT_STATISTICS = np.dtype([("latency_sum", "<u8"), ("buckets", "<u8", (LATENCY_BUCKETS,))])
+"""latency_sum: ns; buckets: hops by their latency (port_series())."""
+QUEUE_STATISTICS = np.dtype([("occupancy_max", "<u4")])
+"""+ 1; 0: never seen."""
 
 
 def _empty(dtype: np.dtype) -> Any:

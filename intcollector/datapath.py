@@ -30,7 +30,9 @@ from .batch import (
     DROP_KEY,
     FLOW,
     FLOW_KEY,
+    POINT,
     POINTS,
+    PORT_STATISTICS,
     PROFILE,
     QUEUE_STATISTICS,
     RESUME,
@@ -608,15 +610,18 @@ class Datapath:
         flow_keys, flows = self._items("flows", FLOW_KEY, FLOW, self._config.max_flows)
         drop_keys, drops = self._items("drops", DROP_KEY, np.dtype("<u8"), 4096)
         points, statistics = self._points()[0], self._statistics()
-        maxima = np.zeros(queues, QUEUE_STATISTICS)
-        maxima["occupancy_max"] = statistics["queues"]["occupancy_max"][:, :queues].max(axis=0, initial=0)
+        port_statistics = np.zeros(ports, PORT_STATISTICS)
+        port_statistics["latency_sum"] = statistics["latency_sums"][:, :ports].sum(axis=0)
+        port_statistics["buckets"] = statistics["buckets"]["hops"][:, :, :ports].sum(axis=0).T
+        queue_statistics = np.zeros(queues, QUEUE_STATISTICS)
+        queue_statistics["occupancy_max"] = statistics["occupancy_max"][:, :queues].max(axis=0, initial=0)
         return State(
             flow_keys=flow_keys,
             flows=flows,
-            ports=points["ports"][:ports].copy(),
-            port_statistics=_sum(statistics["ports"][:, :ports]),
-            queues=points["queues"][:queues].copy(),
-            queue_statistics=maxima,
+            ports=_points(points["ports"][:ports], points["port_levels"][:ports]),
+            port_statistics=port_statistics,
+            queues=_points(points["queues"][:queues], points["queue_levels"][:queues]),
+            queue_statistics=queue_statistics,
             sources=self._sources(sources),
             drop_keys=drop_keys,
             drops=drops,
@@ -679,6 +684,14 @@ def _sum(values: np.ndarray) -> np.ndarray:
     """Structs of u64 counters, (cpus, n): summed over the CPUs, (n,)."""
     words = np.ascontiguousarray(values).view("<u8").reshape(*values.shape, -1)
     return words.sum(axis=0, dtype="<u8").view(values.dtype)[:, 0]
+
+
+def _points(whose: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The program's point and level, (n,) each, as POINT (n,)."""
+    out = np.empty(len(whose), POINT)
+    for name in POINT.names or ():
+        out[name] = whose[name] if name in (whose.dtype.names or ()) else levels[name]
+    return out
 
 
 def _power_of_two(size: int) -> int:

@@ -258,7 +258,7 @@ _RUN = np.dtype(
         ("dropped", "u8"),
         ("error", "i8"),
         ("turn", "u4"),
-        ("pad", "u4"),
+        ("cpu", "u4"),
     ]
 )
 

@@ -451,8 +451,7 @@ def _points_of(points: np.ndarray, kind: int) -> np.ndarray:
 
 
 def _last(points: np.ndarray) -> np.ndarray:
-    """The rows that have a value: one a (switch_id, id), the last seen."""
-    points = points[np.argsort(points["seen_ns"], kind="stable")][::-1]
+    """The rows that have a value: one a (switch_id, id)."""
     points = points[points["value"] != NONE32]
     first, _ = _groups(points["switch_id"], points["id"])
     return points[first]

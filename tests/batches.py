@@ -279,14 +279,14 @@ def postcard_flow(*places: tuple[int, int, int, int] | None, time_unit: str = "n
     }
 
 
-def port(switch_id: int, number: int, value: int = NONE32, seen_ns: int = 1, unit: int = 0) -> dict[str, Any]:
+def port(switch_id: int, number: int, value: int = NONE32, unit: int = 0) -> dict[str, Any]:
     """A row of ports."""
-    return {"switch_id": switch_id, "id": number, "kind": 1, "value": value, "seen_ns": seen_ns, "unit": unit}
+    return {"switch_id": switch_id, "id": number, "kind": 1, "value": value, "unit": unit}
 
 
-def queue(switch_id: int, number: int, value: int = NONE32, seen_ns: int = 1, unit: int = 0) -> dict[str, Any]:
+def queue(switch_id: int, number: int, value: int = NONE32, unit: int = 0) -> dict[str, Any]:
     """A row of queues."""
-    return {**port(switch_id, number, value, seen_ns, unit), "kind": 2}
+    return {**port(switch_id, number, value, unit), "kind": 2}
 
 
 def bucket(latency: int | None) -> int:

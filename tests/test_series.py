@@ -540,14 +540,14 @@ def test_flow_without_stack_or_value_has_no_series() -> None:
 
 
 def test_no_labels_twice() -> None:
-    """A flow, port or queue that the maps hold twice is shown once: the last value, the largest maximum."""
+    """A flow, port or queue that the maps hold twice is shown once: the value of the one in use, the largest maximum."""
     key = flow_key("10.0.0.1:1>10.0.1.0:2/17")
     state = State(
         flow_keys=rows(batch.FLOW_KEY, key, key),
         flows=rows(batch.FLOW, flow((1, 5)), flow((1, 5))),
-        ports=rows(batch.POINT, {}, port(1, 1, 8, seen_ns=9), port(1, 1, 7, seen_ns=3)),
+        ports=rows(batch.POINT, {}, port(1, 1, 8), port(1, 1)),
         port_statistics=rows(batch.PORT_STATISTICS, {}, statistics(1), statistics(2)),
-        queues=rows(batch.POINT, {}, queue(1, 1, 8, seen_ns=3), queue(1, 1, 7, seen_ns=9)),
+        queues=rows(batch.POINT, {}, queue(1, 1), queue(1, 1, 7)),
         queue_statistics=rows(batch.QUEUE_STATISTICS, {}, {"occupancy_max": 21}, {"occupancy_max": 11}),
     )
     got = shown(state)

@@ -145,9 +145,7 @@ def plain_state(state: State) -> Iterator[tuple[str, np.ndarray]]:
     yield "flow keys", state.flow_keys[order]
     yield "flows", flows
     for name, points in (("ports", state.ports), ("queues", state.queues)):
-        points = points[1:].copy()  # what is remembered of nobody is nobody's
-        points["seen_ns"] = 0
-        yield name, points
+        yield name, points[1:]  # what is remembered of nobody is nobody's
     yield "port statistics", state.port_statistics
     yield "queue statistics", state.queue_statistics
     names = ["address", "switch_id", "hw_id", "ip_version", "report_version", "flags", "reporter", *SOURCE_COUNTS]
