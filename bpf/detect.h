@@ -56,6 +56,12 @@ inline_always s32 ahead_of(u32 a, u32 b, u32 narrow)
 	return (s32)((b - a) << narrow) >> narrow;
 }
 
+/* Also those found without the lock, but for the run. */
+inline_always u64 all_received(const struct source *source)
+{
+	return source->received + source->repeated + source->silent;
+}
+
 /* The suspect was no new beginning. From further back than the window: it was counted lost when it was passed over, unless
  * it is a second copy, which nothing remembers. From far ahead: nothing was counted of it. */
 inline_always void late(struct source *source, u32 narrow)
@@ -104,7 +110,7 @@ inline_always void sequence(struct source *source, u32 number, u32 narrow)
 			ahead = beyond;
 		}
 	}
-	if (!source->window) { /* the first of all, whatever became of the report */
+	if (all_received(source) == 1) {
 		source->highest = number;
 		source->first = number;
 		source->window = 1;
@@ -194,7 +200,7 @@ inline_always bool continue_run(struct source *source, u32 number, u32 narrow)
 		__sync_fetch_and_add(&source->repeated, 1);
 		return true;
 	}
-	if (!number && !(source->flags & SOURCE_COUNTS) && source->window) {
+	if (!number && !(source->flags & SOURCE_COUNTS) && all_received(source)) {
 		__sync_fetch_and_add(&source->silent, 1);
 		return true;
 	}

@@ -120,7 +120,7 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 {
 	struct report *r = &s->report;
 	struct source *source;
-	u32 at;
+	u32 at, narrow;
 
 	if (s->group.active) {
 		r->report_version = 20;
@@ -136,15 +136,20 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 		count->sources_refused++;
 		return;
 	}
+	narrow = r->report_version == 20 ? NARROW_20 : 0;
 	bpf_spin_lock(&source->lock);
 	if (s->numbered)
 		; /* before it came to this CPU */
 	else if (s->counted)
-		number_received(source, r->sequence_number, r->report_version == 20 ? NARROW_20 : 0);
+		number_received(source, r->sequence_number, narrow);
 	else
 		source->received++; /* its number counted when it went up */
-	if (s->counted && !accepted)
+	if (s->counted && !accepted) {
+		settle_run(source, narrow);
 		source->received--;
+		if (all_received(source)) /* else the next one is the first */
+			open_run(source, narrow);
+	}
 	source->seen_ns = now;
 	if (r->report_version == 5 && r->flags & REPORT_LOCAL && source->reporter != r->switch_id) {
 		source->reporter = source->flags & SOURCE_NAMED ? NONE32 : r->switch_id;

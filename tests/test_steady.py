@@ -387,6 +387,18 @@ def test_the_vectors(both: Both) -> None:
     assert steady
 
 
+def test_numbers_of_refused_reports(both: Both) -> None:
+    """Reports of one number, some of them refused behind their headers, in any order and from the first on."""
+    named = {vector["name"]: vector for vectors in differ.by_options(differ.VECTORS).values() for vector in vectors}
+    names = ("v10_all8_3hop", "payload_hopml_4_for_dc00", "payload_hopml_0", "report_len_over_payload", "shim_len_2")
+    frames = [bytes.fromhex(named[name]["packet"]) for name in names]
+    config = dataclasses.replace(Config.from_options(named[names[0]]["options"]), **SIZES, keepalive=0.0)
+    for some in itertools.product(frames, repeat=3):
+        both.start(config)
+        both.run(*some)
+        both.check()
+
+
 BITMAPS = (FULL, 0x8000, 0xFF00, 0xE000, 0x9000, 0xFD80, 0xAC00, 0x8C00, 0xD100, 0x2000, 0x7100, 0xB101, 0xF301, 0xFFFF)
 NEAR, ANY = (0, 50, 50, 50, FAR), (0, 50, FAR, 2**31, NONE32)
 """Thresholds: those with which there is a short way, and others."""
