@@ -29,7 +29,7 @@ import urllib3
 
 from intcollector.batch import Batch
 from intcollector.config import Config
-from intcollector.exporters import Item
+from intcollector.exporters.delivery import Item
 from intcollector.exporters.influxdb import InfluxDB
 from intcollector.layout import HEAD, HOP, Change, ReportFlag
 from intcollector.series import points, texts

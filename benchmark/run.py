@@ -20,7 +20,20 @@ from typing import Any
 from common import RESULTS, Row, in_words, met, table
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-NAMES = ("reports", "ways", "blocks", "veth", "drain", "process", "replay", "scrape", "influxdb")
+NAMES = (
+    "reports",
+    "ways",
+    "blocks",
+    "veth",
+    "drain",
+    "process",
+    "replay",
+    "scrape",
+    "delivery",
+    "influxdb",
+    "kafka",
+    "relay",
+)
 LONGEST_S = 1800
 
 

@@ -155,6 +155,19 @@ def _parser(command_given: str | None = None) -> argparse.ArgumentParser:
     )
     add_options(sub, Config, lambda field: True)
 
+    sub = command(
+        "relay",
+        "read events that `run --kafka` sent, as one of a consumer group, and export them; no root needed",
+        relay,
+    )
+    sub.add_argument(
+        "--kafka-group",
+        required=True,
+        metavar="NAME",
+        help="consumer group: its relays share the events",
+    )
+    add_options(sub, Config, lambda field: bool(field.metadata.get("relay")))
+
     sub = command("decode", "print what the packets of a capture are, one JSON line each", decode)
     sub.add_argument("capture", metavar="PCAP")
     sub.add_argument(
@@ -200,7 +213,8 @@ def _parser(command_given: str | None = None) -> argparse.ArgumentParser:
     sub = command("doctor", "look at this machine: what is wrong for a collector, and what to do", doctor)
     sub.add_argument("interface", nargs="?", metavar="IFACE")
     sub.add_argument("--load", action="store_true", help="also compile, verify and load the kernel program")
-    add_options(sub, Config, lambda field: field.name in ("prometheus", "influxdb", "event_transport"))
+    looked_at = ("prometheus", "event_transport")
+    add_options(sub, Config, lambda field: field.name in looked_at or field.name.startswith(("influxdb", "kafka")))
     return parser
 
 
@@ -247,9 +261,17 @@ def run(arguments: argparse.Namespace) -> int:
 def _greet(collector: Any) -> None:
     for attachment in collector.attachments:
         print(f"{attachment.name}: attached in {attachment.mode} mode", file=sys.stderr)
-    if collector.prometheus_address:
-        host, port = collector.prometheus_address
-        print(f"metrics: http://{f'[{host}]' if ':' in host else host}:{port}/metrics", file=sys.stderr)
+    _say_address(collector.prometheus_address)
+    _ready()
+
+
+def _say_address(address: tuple[str, int] | None) -> None:
+    if address:
+        host, port = address
+        print(f"metrics: http://{f'[{host}]' if ':' in host else host}:{port}/metrics", file=sys.stderr, flush=True)
+
+
+def _ready() -> None:
     print("ready", file=sys.stderr, flush=True)
 
 
@@ -302,6 +324,28 @@ def _reload(collector: Any, arguments: argparse.Namespace) -> None:
     log.warning("options read again, %d changed", len(live))
     if later:
         log.warning("these need a restart: %s", ", ".join(later))
+
+
+def relay(arguments: argparse.Namespace) -> int:
+    """`relay`: SIGINT and SIGTERM end it, SIGHUP opens the files again."""
+    given = options(arguments, Config)
+    if not given.get("kafka"):
+        raise UsageError("--kafka is missing: give HOST[:PORT] of the brokers that `run --kafka` sends to")
+    if not arguments.kafka_group:
+        raise UsageError("--kafka-group is empty: give the relays that share the events one name")
+    if not any(given.get(name) for name in ("influxdb", "jsonl", "prometheus")):
+        raise UsageError("nowhere to relay to: give --influxdb URL, --jsonl PATH, --prometheus [HOST:]PORT, or several")
+    config = config_of(given)
+
+    from .relay import Relay
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open again
+    with _signals() as ended, contextlib.closing(Relay(config, arguments.kafka_group, _ready)) as made:
+        signal.signal(signal.SIGHUP, lambda *_: made.soon(made.reopen))
+        _say_address(made.prometheus_address)
+        ended(made.stop)
+        made.run()
+    return 0
 
 
 def decode(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import socket
 import stat
 import threading
 import time
@@ -17,6 +18,7 @@ from .batch import Batch
 from .config import Config, FromFile, content_of, path_of
 from .datapath import Datapath
 from .errors import UsageError
+from .exporters import EXPORTERS, PROMETHEUS, close_together, exporter_class
 
 if TYPE_CHECKING:
     from .exporters import Counts, Exporter
@@ -33,9 +35,6 @@ MUCH = 1 / 64
 CHECK_INTERVAL_S = 0.2
 BUSY_EVENTS = 2000
 """A drain that brought up so many is followed by the next at once."""
-CLOSE_S = 5.0
-"""How long the exporters may deliver when the collector ends."""
-
 
 Stamp = tuple[int, ...]
 """Which file it is, and when it was written to."""
@@ -131,6 +130,17 @@ def _importing(*modules: str) -> Iterator[None]:
         thread.join()
 
 
+def _look_for(interfaces: Sequence[str]) -> None:
+    """Before the program is loaded, which takes a while. Errors: AttachError."""
+    try:
+        for name in interfaces:
+            socket.if_nametoindex(name)
+    except OSError:  # netlink knows longer names, and what there is instead
+        from .interface import must_exist
+
+        must_exist(interfaces)
+
+
 class Collector:
     """One kernel program on several interfaces, and what its events and maps are made into.
 
@@ -145,40 +155,40 @@ class Collector:
         self._actions: list[Any] = []  # what another thread or a signal asked for
         self._files: list[WatchedFile] = []
         self._watch()
-        used = [f".exporters.{name}" for name in ("prometheus", "influxdb", "jsonl") if getattr(config, name)]
-        with _importing(".interface", *used):
+        _look_for(interfaces)
+        used = [name for name in EXPORTERS if getattr(config, name)]
+        with _importing(".interface", *(f".exporters.{name}" for name in used)):
             self.datapath = Datapath(config)
         try:
-            self._open(interfaces)
+            self._open(interfaces, used)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, interfaces: Sequence[str]) -> None:
-        from .exporters import exporter_class
+    def _open(self, interfaces: Sequence[str], used: Sequence[str]) -> None:
         from .interface import Attachment
 
         config = self.config
-        for name in ("influxdb", "jsonl"):
-            if getattr(config, name):
+        for name in used:
+            if name != PROMETHEUS:
                 self.exporters[name] = exporter_class(name)(config)
         # Attached before the endpoint opens: what it serves is true from the first answer on.
         for interface in dict.fromkeys(interfaces):
             self.attachments.append(Attachment(self.datapath.entry, interface, config))
-        if config.prometheus:
-            self.exporters["prometheus"] = exporter_class("prometheus")(
+        if PROMETHEUS in used:
+            self.exporters[PROMETHEUS] = exporter_class(PROMETHEUS)(
                 config, self.datapath.state, self.counts, self.not_ready
             )
 
     @property
     def prometheus_address(self) -> tuple[str, int] | None:
         """Where /metrics is served; None if it is off."""
-        exporter: Any = self.exporters.get("prometheus")
+        exporter: Any = self.exporters.get(PROMETHEUS)
         return exporter.address if exporter else None
 
     def counts(self) -> dict[str, Counts]:
         """What became of the points, by exporter that sends."""
-        return {name: exporter.counts() for name, exporter in self.exporters.items() if name != "prometheus"}
+        return {name: exporter.counts() for name, exporter in self.exporters.items() if name != PROMETHEUS}
 
     def not_ready(self) -> str | None:
         """One sentence on what is wrong, or None."""
@@ -280,7 +290,6 @@ class Collector:
         if self.exporters:
             while len(self.drain()) or self.datapath.has_more:
                 pass
-        for exporter in self.exporters.values():
-            exporter.close(CLOSE_S)
+        close_together(self.exporters.values(), self.config.close_timeout)
         self.attachments, self.exporters = [], {}
         self.datapath.close()

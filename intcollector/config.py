@@ -427,7 +427,7 @@ class Config:
     )  # fmt: skip
     drop_reasons: tuple[tuple[int, str], ...] | None = option(
         None, "file of names for drop reason codes, instead of the ones built in", parse=path, metavar="FILE",
-        read=read_drop_reasons, live=True,
+        read=read_drop_reasons, live=True, relay=True,
     )  # fmt: skip
 
     # what the devices' numbers mean
@@ -444,10 +444,13 @@ class Config:
     sampling_ratio: int = option(1, "one packet in N is reported", parse=number(1, 2**32 - 1), of_source=True)
 
     # how much
-    max_flows: int = option(100_000, "flows kept; the least recently used goes", parse=number(1, 16_777_216))
-    max_flow_series: int = option(
-        10_000, "flows shown to Prometheus one by one; more are counted as omitted", parse=number(0, 1_000_000)
+    max_flows: int = option(
+        100_000, "flows kept; the least recently used goes", parse=number(1, 16_777_216), relay=True
     )
+    max_flow_series: int = option(
+        10_000, "flows shown to Prometheus one by one; more are counted as omitted", parse=number(0, 1_000_000),
+        relay=True,
+    )  # fmt: skip
     ring_size: int = option(
         32, "MiB for events between the kernel and the collector", parse=number(1, 1024), metavar="MIB"
     )

@@ -16,12 +16,11 @@ import sys
 import sysconfig
 from typing import Any, Literal
 
-import urllib3
-
 from . import compiled, kernel
 from .config import Config
 from .datapath import Datapath
-from .errors import LoadError
+from .errors import LoadError, UsageError
+from .exporters.influxdb_server import NoAnswer, Server
 
 State = Literal["ok", "warn", "bad"]
 
@@ -58,7 +57,9 @@ def diagnose(interface: str | None, config: Config) -> list[Finding]:
     if config.prometheus is not None:
         findings.append(prometheus(*config.prometheus))
     if config.influxdb is not None:
-        findings.append(influxdb(config.influxdb))
+        findings += influxdb(config)
+    if config.kafka is not None:
+        findings.append(kafka(config))
     return findings
 
 
@@ -388,20 +389,84 @@ def prometheus(host: str, port: int) -> Finding:
     return Finding("Prometheus", "ok", f"{host}:{port} is free")
 
 
-def influxdb(url: str) -> Finding:
-    """Whether an InfluxDB server answers."""
-    advice = "start it, or correct --influxdb: the collector would keep points for it, and lose what finds no room"
-    with urllib3.PoolManager(timeout=3, retries=False) as http:
+def influxdb(config: Config) -> list[Finding]:
+    """Whether an InfluxDB server answers, which version it is, and whether we may write. Nothing is written."""
+    try:
+        server = Server(config)
+    except UsageError as error:
+        return [Finding("InfluxDB", "bad", str(error), "correct the options: docs/influxdb.md has them by version")]
+    findings = [Finding("InfluxDB", "warn", text, "see docs/influxdb.md") for text in server.warnings]
+    with contextlib.closing(server):
         try:
-            answer = http.request("GET", f"{url}/ping")
-        except urllib3.exceptions.HTTPError as error:
-            return Finding("InfluxDB", "warn", f"{url} does not answer: {str(error).rpartition(': ')[2]}", advice)
-    version = answer.headers.get("X-Influxdb-Version")
-    if answer.status not in (200, 204) or version is None:
+            return [*findings, _influxdb_version(server), _influxdb_writing(server)]
+        except NoAnswer as error:
+            advice = (
+                "start it, or correct --influxdb: the collector would keep points for it, and lose what finds no room"
+            )
+            return [*findings, Finding("InfluxDB", "warn", str(error), advice)]
+
+
+ASK_S = 3.0
+"""How long a server may take to answer one question."""
+
+
+def _influxdb_version(server: Server) -> Finding:
+    answer = server.get("/ping", ASK_S)
+    if not answer.version and answer.status not in (401, 403):
+        answer = server.get("/health", ASK_S)
+    version = answer.version
+    if not version and answer.status in (401, 403):  # 3 tells its version to those it knows
+        return Finding("InfluxDB", "ok", f"answers at {server.shown}")
+    if not version or answer.status >= 300:
         return Finding(
-            "InfluxDB", "bad", f"{url}/ping answers {answer.status}, not as InfluxDB does", "correct --influxdb"
+            "InfluxDB", "bad", f"{server.shown} answers {answer.status}, not as InfluxDB does", "correct --influxdb"
         )
-    return Finding("InfluxDB", "ok", f"{version} at {url}")
+    if version[0] in "123" and int(version[0]) != server.version:
+        return Finding(
+            "InfluxDB",
+            "warn",
+            f"{version} at {server.shown}, written to as InfluxDB {server.version}",
+            f"--influxdb-version {version[0]}, with what it needs: docs/influxdb.md",
+        )
+    return Finding("InfluxDB", "ok", f"{version} at {server.shown}")
+
+
+def _influxdb_writing(server: Server) -> Finding:
+    what = "InfluxDB writes"
+    answer = server.try_to_write(ASK_S)
+    said = f"{answer.status}{f' ({answer.said})' if answer.said else ''}"
+    if answer.status == 401:
+        return Finding(what, "bad", f"refused: {said}", server.unknown)
+    if answer.status == 403:
+        return Finding(what, "bad", f"refused: {said}", "let this user or token write there")
+    if answer.stored or (answer.status == 400 and server.version > 1):
+        return Finding(what, "ok", "would be accepted")
+    if answer.status == 404 and "database not found" in answer.said:
+        return Finding(what, "ok", "the database is not there yet: the collector makes it, if it may")
+    if answer.status == 404:
+        return Finding(what, "bad", f"refused: {said}", "make the bucket or database, or correct its name")
+    return Finding(what, "warn", f"not accepted at the moment: {said}", "look into the server's log")
+
+
+def kafka(config: Config) -> Finding:
+    """Whether brokers answer, the topic is there, and we may write to it. Nothing is made or written."""
+    from .exporters.delivery import Refusal
+    from .exporters.kafka import look
+
+    where = f"topic {config.kafka_topic} at {config.kafka}"
+    try:
+        partitions, allowed = look(config, ASK_S)
+    except UsageError as error:
+        return Finding("Kafka", "bad", str(error), "correct the file of --kafka-config: docs/kafka.md")
+    except Refusal as refusal:
+        if refusal.kind == "no topic":
+            found, _, advice = str(refusal).partition(": ")
+            return Finding("Kafka", "bad", found, advice)
+        advice = "start a broker, or correct --kafka and --kafka-config: the collector would keep events for it"
+        return Finding("Kafka", "warn", f"topic {config.kafka_topic}: {refusal}", advice)
+    if not allowed:
+        return Finding("Kafka", "bad", f"{where}: this user may not write to it", "let it write there")
+    return Finding("Kafka", "ok", f"{where}, {partitions} partition{'s' * (partitions != 1)}")
 
 
 def _read(path: str) -> str | None:

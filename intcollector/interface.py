@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -52,6 +53,20 @@ def find(route: IPRoute, name: str) -> Any:
         raise
 
 
+def missing(route: IPRoute, name: str) -> AttachError:
+    """What to say of an interface that is not there."""
+    have = ", ".join(sorted(one.get_attr("IFLA_IFNAME") for one in route.get_links()))
+    return AttachError(f"there is no interface {name}: this machine has {have}")
+
+
+def must_exist(names: Iterable[str]) -> None:
+    """Errors: AttachError, for the first one that is not there."""
+    with IPRoute() as route:
+        for name in names:
+            if find(route, name) is None:
+                raise missing(route, name)
+
+
 def occupant(link: Any) -> Occupant | None:
     """The program that an interface runs."""
     xdp = link.get_attr("IFLA_XDP")
@@ -85,8 +100,7 @@ class Attachment:
         with IPRoute() as route:
             link = find(route, name)
             if link is None:
-                have = ", ".join(sorted(one.get_attr("IFLA_IFNAME") for one in route.get_links()))
-                raise AttachError(f"there is no interface {name}: this machine has {have}")
+                raise missing(route, name)
             self._attach(route, link, force=config.force)
 
     @property

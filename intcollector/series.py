@@ -16,14 +16,14 @@ import enum
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import postcards
 from .batch import Batch, State
-from .config import Config, address_text
+from .config import LATENCY_UNITS, Config, address_text
 from .layout import HEAD, HOP, LATENCY_BUCKETS, LAYOUT, MAX_HOPS, OUTCOMES, Change, FlowFlag, ReportFlag
 
 NO_LATENCY = LAYOUT.defines["NO_LATENCY"]
@@ -85,11 +85,31 @@ METRICS = {
         ("int_drops_refused_total", "counter", (), "",
          "Drop reports of a new switch and reason that found no room to be kept."),
         ("int_places_refused_total", "counter", (), "", "Postcards of one switch more than is kept of a flow."),
-        ("int_exporter_points_total", "counter", ("exporter",), "", "Points given to an exporter."),
+        ("int_exporter_points_total", "counter", ("exporter",), "",
+         "Points given to an exporter, with those recovered from disk."),
+        ("int_exporter_points_recovered_total", "counter", ("exporter",), "",
+         "Points that an earlier run had left on disk for an exporter."),
         ("int_exporter_points_delivered_total", "counter", ("exporter",), "", "Points an exporter delivered."),
         ("int_exporter_points_lost_total", "counter", ("exporter", "reason"), "", "Points an exporter gave up."),
-        ("int_exporter_buffer_points", "gauge", ("exporter",), "", "Points an exporter keeps to deliver."),
-        ("int_exporter_buffer_bytes", "gauge", ("exporter",), "bytes", "Memory of the points an exporter keeps."),
+        ("int_exporter_failures_total", "counter", ("exporter",), "", "Tries to deliver that failed."),
+        ("int_exporter_up", "gauge", ("exporter",), "", "1 while what an exporter sends to takes points, else 0."),
+        ("int_exporter_oldest_point_age_seconds", "gauge", ("exporter",), "seconds",
+         "Time since the oldest point was taken that an exporter keeps to deliver; 0: it keeps none."),
+        ("int_exporter_buffer_points", "gauge", ("exporter",), "",
+         "Points an exporter keeps to deliver, in memory and on disk."),
+        ("int_exporter_buffer_bytes", "gauge", ("exporter",), "bytes",
+         "Memory of the points an exporter keeps."),
+        ("int_exporter_spool_bytes", "gauge", ("exporter",), "bytes", "Disk space of the points an exporter keeps."),
+        ("int_exporter_spool_failures_total", "counter", ("exporter",), "",
+         "Times that the spool could not be written to."),
+        ("int_relay_events_total", "counter", (), "", "Events that a relay read from Kafka."),
+        ("int_relay_messages_refused_total", "counter", ("reason",), "", "Messages in Kafka that are no event."),
+        ("int_relay_rebalances_total", "counter", (), "",
+         "Times that partitions were given to a relay or taken from it."),
+        ("int_relay_lag_messages", "gauge", ("topic", "partition"), "",
+         "Messages of a relay's partition that it has not delivered yet."),
+        ("int_relay_paused", "gauge", (), "",
+         "1 while a relay reads nothing, since an exporter has to catch up."),
         ("int_flows", "gauge", (), "", "Flows kept."),
         ("int_flow_series_omitted", "gauge", (), "", "Flows beyond the limit on per-flow series."),
         ("int_flow_latency_seconds", "gauge", FLOW_LABELS, "seconds",
@@ -119,7 +139,10 @@ METRICS = {
 class Counts:
     """What became of an exporter's points. accepted = delivered + sum(lost) + buffered, always.
 
-    lost: by reason, every reason of the exporter present. buffered_bytes: memory of the buffered ones.
+    lost: by reason, every reason of the exporter present. buffered: in memory and on disk. buffered_bytes: memory of
+    these. recovered: of the accepted, those that an earlier process left on disk. failures: tries that failed, and
+    times that a try had to wait. spool_bytes: on disk. spool_failures: times that the disk took nothing. age_s: since
+    the oldest of the buffered was taken, 0 if there are none. up: what it sends to takes points, as far as known.
     """
 
     accepted: int = 0
@@ -127,6 +150,12 @@ class Counts:
     lost: Mapping[str, int] = dataclasses.field(default_factory=dict)
     buffered: int = 0
     buffered_bytes: int = 0
+    recovered: int = 0
+    failures: int = 0
+    spool_bytes: int = 0
+    spool_failures: int = 0
+    age_s: float = 0.0
+    up: bool = True
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -380,17 +409,27 @@ def exporter_series(exporters: Mapping[str, Counts]) -> list[Series | Histogram]
     """What became of the exporters' points."""
     names, counts = _words(exporters), list(exporters.values())
     losses = [(name, reason, n) for name, c in exporters.items() for reason, n in c.lost.items()]
+
+    def of_each(metric: str, value: Callable[[Counts], float], dtype: Any = np.int64) -> Series:
+        return _series(metric, np.array([value(c) for c in counts], dtype), names)
+
     return [
-        _series("int_exporter_points_total", np.array([c.accepted for c in counts], np.int64), names),
-        _series("int_exporter_points_delivered_total", np.array([c.delivered for c in counts], np.int64), names),
+        of_each("int_exporter_points_total", lambda c: c.accepted),
+        of_each("int_exporter_points_recovered_total", lambda c: c.recovered),
+        of_each("int_exporter_points_delivered_total", lambda c: c.delivered),
         _series(
             "int_exporter_points_lost_total",
             np.array([n for *_, n in losses], np.int64),
             _words(name for name, *_ in losses),
             _words(reason for _, reason, _ in losses),
         ),
-        _series("int_exporter_buffer_points", np.array([c.buffered for c in counts], np.int64), names),
-        _series("int_exporter_buffer_bytes", np.array([c.buffered_bytes for c in counts], np.int64), names),
+        of_each("int_exporter_failures_total", lambda c: c.failures),
+        of_each("int_exporter_up", lambda c: c.up),
+        of_each("int_exporter_oldest_point_age_seconds", lambda c: c.age_s, np.float64),
+        of_each("int_exporter_buffer_points", lambda c: c.buffered),
+        of_each("int_exporter_buffer_bytes", lambda c: c.buffered_bytes),
+        of_each("int_exporter_spool_bytes", lambda c: c.spool_bytes),
+        of_each("int_exporter_spool_failures_total", lambda c: c.spool_failures),
     ]
 
 
@@ -676,12 +715,34 @@ def _hop_news(
     # One that fills 63 bits is no time InfluxDB knows.
     egress = of_hop("egress_timestamp")[some]
     times = _times(batch, config, report[some], egress, egress < NONE64 >> 1)
+    columns = [_numbers(of_hop(name)[some]) for name in ids]
     return (
         report[some],
-        tuple(_each_once(name, _numbers(of_hop(name)[some])) for name in ids),
+        tuple(_each_once(name, column) for name, column in zip(ids, columns, strict=True)),
         _numbers(wire[some]),
-        times,
+        _apart(times, report[some], *columns),
     )
+
+
+ODD = 0x9E3779B97F4A7C15
+"""A multiplier that spreads numbers over 64 bits."""
+
+
+def _apart(times: np.ndarray, *columns: np.ndarray) -> np.ndarray:
+    """A packet may go through a switch, or a queue, twice: the later values are a nanosecond later each, so that a
+    report alone says which points there are of it. columns: the report, and what the points of a series agree in."""
+    mixed = times.astype(np.uint64)
+    for column in columns:
+        mixed = mixed * np.uint64(ODD) + column.astype(np.uint64)
+    ascending = np.sort(mixed)
+    if (ascending[1:] != ascending[:-1]).all():
+        return times
+    first, group = _groups(times, *columns)
+    order = np.argsort(group, kind="stable")
+    before = np.arange(len(order)) - np.searchsorted(group[order], np.arange(len(first)))[group[order]]
+    out = times.copy()
+    out[order] += before
+    return out
 
 
 def _times(batch: Batch, config: Config, rows: np.ndarray, of_int: np.ndarray, has: np.ndarray) -> np.ndarray:
@@ -770,7 +831,7 @@ Plan: TypeAlias = tuple[tuple[str, int, int, int | None], ...]
 
 
 @functools.lru_cache(1 << 12)
-def _plan(local: bool, version: int, bitmap: int) -> Plan:
+def hop_plan(local: bool, version: int, bitmap: int) -> Plan:
     """(name in the record, place in LOCAL_NAMES, all ones, what to say then) of every field that a bitmap asks for.
 
     In a stack all ones is null. What a switch says of itself in the report has no such rule: a drop report's egress
@@ -790,6 +851,12 @@ def _plan(local: bool, version: int, bitmap: int) -> Plan:
 
 def _hop_dict(plan: Plan, values: tuple[int, ...]) -> dict[str, int | None]:
     return {name: said if values[at] == none else values[at] for name, at, none, said in plan}
+
+
+def _has(flags: np.ndarray, flag: ReportFlag) -> list[bool]:
+    """Column by column: an IntFlag asked for each report would take half of the time."""
+    has: list[bool] = (flags & int(flag) != 0).tolist()
+    return has
 
 
 def reports(batch: Batch) -> list[dict[str, Any]]:
@@ -812,13 +879,18 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
     ends = np.searchsorted(batch.hop_report, np.arange(len(r) + 1)).tolist()
     heads = zip(
         *(r[n].tolist() for n in (
-            "flags", "report_version", "switch_id", "hw_id", "sequence_number", "ingress_timestamp", "local_bitmap")),
+            "report_version", "switch_id", "hw_id", "sequence_number", "ingress_timestamp", "local_bitmap")),
+        *(_has(flags, flag) for flag in (
+            ReportFlag.LOCAL, ReportFlag.DROPPED, ReportFlag.CONGESTED_QUEUE, ReportFlag.TRACKED_FLOW,
+            ReportFlag.INTERMEDIATE)),
         strict=True,
     )  # fmt: skip
 
     out = []
-    for i, (flag, version, switch_id, hw_id, sequence_number, ingress_timestamp, local_bitmap) in enumerate(heads):
-        has_local = bool(flag & ReportFlag.LOCAL)
+    for i, (
+        version, switch_id, hw_id, sequence_number, ingress_timestamp, local_bitmap,
+        has_local, dropped, congested_queue, tracked_flow, intermediate,
+    ) in enumerate(heads):  # fmt: skip
         out.append(
             {
                 "version": REPORT_VERSIONS[version],
@@ -828,23 +900,22 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
                 "hw_id": hw_id,
                 "sequence_number": sequence_number,
                 "ingress_timestamp": None if version == 20 else ingress_timestamp,
-                "dropped": bool(flag & ReportFlag.DROPPED),
-                "congested_queue": bool(flag & ReportFlag.CONGESTED_QUEUE),
-                "tracked_flow": bool(flag & ReportFlag.TRACKED_FLOW),
-                "intermediate": bool(flag & ReportFlag.INTERMEDIATE),
-                "local_hop": _hop_dict(_plan(True, version, local_bitmap), local[i]) if has_local else None,
+                "dropped": dropped,
+                "congested_queue": congested_queue,
+                "tracked_flow": tracked_flow,
+                "intermediate": intermediate,
+                "local_hop": _hop_dict(hop_plan(True, version, local_bitmap), local[i]) if has_local else None,
                 "flow": None,
                 "int": None,
             }
         )
 
     rows = np.flatnonzero(flags & ReportFlag.INNER)
-    for i, flag, version, vlan_count, vlan_ids, protocol, source_port, destination_port, dscp in zip(
-        rows.tolist(), flags[rows].tolist(), flow_version[rows].tolist(),
+    for i, ports, version, vlan_count, vlan_ids, protocol, source_port, destination_port, dscp in zip(
+        rows.tolist(), _has(flags[rows], ReportFlag.FLOW_PORTS), flow_version[rows].tolist(),
         *(r[n][rows].tolist() for n in (
             "vlan_count", "vlan_ids", "protocol", "source_port", "destination_port", "dscp")), strict=True,
     ):  # fmt: skip
-        ports = bool(flag & ReportFlag.FLOW_PORTS)
         out[i]["flow"] = {
             "vlan_ids": vlan_ids[:vlan_count],
             "ip_version": version or None,
@@ -857,14 +928,14 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
         }
 
     rows = np.flatnonzero(flags & ReportFlag.INT)
-    for i, flag, version, bitmap, hop_ml, remaining, hop_count, latency in zip(
-        rows.tolist(), flags[rows].tolist(),
+    for i, mx, of_others, truncated, version, bitmap, hop_ml, remaining, hop_count, latency in zip(
+        rows.tolist(),
+        *(_has(flags[rows], flag) for flag in (ReportFlag.INT_MX, ReportFlag.POSTCARD, ReportFlag.HOPS_TRUNCATED)),
         *(r[n][rows].tolist() for n in (
             "int_version", "instruction_bitmap", "hop_ml", "remaining_hop_count", "hop_count", "latency")), strict=True,
     ):  # fmt: skip
-        mx = bool(flag & ReportFlag.INT_MX)
-        plan = _plan(False, version, bitmap)
-        own = not flag & ReportFlag.POSTCARD  # else the hops are what other reports said of the flow
+        plan = hop_plan(False, version, bitmap)
+        own = not of_others  # else the hops are what other reports said of the flow
         out[i]["int"] = {
             "version": INT_VERSIONS[version],
             "mode": "MX" if mx else "MD",
@@ -875,7 +946,7 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
             "hops": [_hop_dict(plan, hop) for hop in hops[ends[i] : ends[i + 1]]] if own else [],
             "latency": None if latency == NONE64 else latency,
         }
-        if flag & ReportFlag.HOPS_TRUNCATED:
+        if truncated:
             out[i]["int"]["hops_truncated"] = True
     return out
 
@@ -884,6 +955,9 @@ def records(batch: Batch, config: Config) -> list[dict[str, Any]]:
     """A batch's events as users get them: reports(), and beside it
     - drop_reason, of a drop report: what the reason is called; null where none was given
     - postcards, of a flow put together of them: hop_count, hops (nearest the sink first, null for no value), latency
+    - time_unit, of all its times and latencies, where that is not ns
+    - flow_latency, where hops_truncated: the sum over all hops of hop_latency, or else of the time between their
+      timestamps; null where a hop that is not kept said no hop_latency
     - received_ns, since 1970
     - changes: what was news, words, and for a hop {"hop": i, "what": ...}, "local" being the reporting switch itself.
     """
@@ -899,13 +973,18 @@ def records(batch: Batch, config: Config) -> list[dict[str, Any]]:
         out[row]["drop_reason"] = names[r["drop_reason"][row]] or None
     for row, said in _postcards(postcards.in_order(batch, config.links)):
         out[row]["postcards"] = said
+    for row in np.flatnonzero(r["time_unit"]).tolist():
+        out[row]["time_unit"] = LATENCY_UNITS[r["time_unit"][row]]
+    for row in np.flatnonzero(r["flags"] & ReportFlag.HOPS_TRUNCATED).tolist():
+        latency = int(r["flow_latency"][row])
+        out[row]["flow_latency"] = None if latency == NONE64 else latency
     for record, received_ns, of_report in zip(out, received, bits, strict=True):
         record["received_ns"] = received_ns
         record["changes"] = list(map(_change, _changes(*of_report)))
     return out
 
 
-_PLACE = {
+PLACE_FIELDS = {
     "switch_id": "switch_id",
     "egress_port_id": "egress_port_id",
     "queue_id": "queue_id",
@@ -920,14 +999,14 @@ def _postcards(batch: Batch) -> Iterator[tuple[int, dict[str, Any]]]:
     counts = np.bincount(batch.hop_report, minlength=len(has))[has].tolist()
     latencies = _numbers(batch.reports["flow_latency"][has]).tolist()
     places = batch.hops[has[batch.hop_report]]
-    hops = zip(*(_numbers(places[name]).tolist() for name in _PLACE.values()), strict=True)
+    hops = zip(*(_numbers(places[name]).tolist() for name in PLACE_FIELDS.values()), strict=True)
     for row, count, latency in zip(np.flatnonzero(has).tolist(), counts, latencies, strict=True):
         yield (
             row,
             {
                 "hop_count": count,
                 "hops": [
-                    {name: None if v < 0 else v for name, v in zip(_PLACE, hop, strict=True)}
+                    {name: None if v < 0 else v for name, v in zip(PLACE_FIELDS, hop, strict=True)}
                     for hop in itertools.islice(hops, count)
                 ],
                 "latency": None if latency < 0 else latency,
@@ -935,7 +1014,7 @@ def _postcards(batch: Batch) -> Iterator[tuple[int, dict[str, Any]]]:
         )
 
 
-_HOP_CHANGES = (
+HOP_CHANGES = (
     ("hop_latency", Change.LOCAL_HOP_LATENCY),
     ("queue_occupancy", Change.LOCAL_QUEUE_OCCUPANCY),
     ("egress_port_tx_utilization", Change.LOCAL_TX_UTILIZATION),
@@ -949,13 +1028,13 @@ def _change(change: str | tuple[int | str, str]) -> str | dict[str, int | str]:
 
 @functools.lru_cache(1 << 12)
 def _changes(changes: int, *hop_bits: int) -> tuple[str | tuple[int | str, str], ...]:
-    """The words for the bits, in interface order. hop_bits: as _HOP_CHANGES."""
+    """The words for the bits, in interface order. hop_bits: as HOP_CHANGES."""
 
     def words(*flags: enum.IntFlag) -> list[str]:
         return [(f.name or "").lower() for f in flags if changes & f]
 
     of_hops: list[tuple[int | str, str]] = []
-    for (what, local), bits in zip(_HOP_CHANGES, hop_bits, strict=True):
+    for (what, local), bits in zip(HOP_CHANGES, hop_bits, strict=True):
         of_hops += [(i, what) for i in range(MAX_HOPS) if bits >> i & 1]
         of_hops += [("local", what)] * bool(changes & local)
     first = words(Change.NEW_FLOW, Change.PATH, Change.FLOW_LATENCY)

@@ -76,6 +76,25 @@ server() {
 	rm -rf .venv/download
 }
 
+# kafka_broker: the jars of a Kafka broker to test against (tests/kafka/pom.xml), in .venv/servers/kafka. Maven and Java
+# are the distribution's where there are none; Maven keeps what it fetched in ~/.m2, as it always does.
+kafka_broker() {
+	state=$(cksum <tests/kafka/pom.xml)
+	if [ "$(cat .venv/servers/kafka/made 2>/dev/null)" = "$state" ] && command -v java >/dev/null; then return; fi
+	{ command -v mvn && command -v java; } >/dev/null || (packages maven default-jre-headless) || {
+		echo "intcollector: Maven or Java is missing: the tests that need Kafka will be skipped" >&2
+		return 1
+	}
+	echo "intcollector: fetching a Kafka broker into .venv/servers/kafka" >&2
+	rm -rf .venv/servers/kafka
+	mvn --batch-mode --quiet -Dstyle.color=never --file tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+		-DoutputDirectory="$PWD/.venv/servers/kafka" >&2 || {
+		echo "intcollector: Maven could not fetch the Kafka broker: the tests that need it will be skipped" >&2
+		return 1
+	}
+	echo "$state" >.venv/servers/kafka/made
+}
+
 # virtual_environment run|test: .venv with the package and its requirements. Debian's own python, by its path: the first
 # python3 on PATH may be another one, which does not see the distribution's bcc.
 virtual_environment() {

@@ -7,19 +7,20 @@ import dataclasses
 import http.server
 import json
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import pytest
 import urllib3
 
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "influxd": "influxdb"}
+PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "influxd": "influxdb", "openssl": "openssl"}
 """Program -> Debian package."""
 
 DEADLINE_S = 60.0
@@ -46,10 +47,12 @@ def wait(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) 
 
 
 def free_port() -> int:
-    """One that nothing listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """One that nothing listens on at the moment, and that the kernel gives to no outgoing connection; by chance, so
+    that tests in several processes do not meet."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @dataclasses.dataclass
@@ -98,19 +101,30 @@ class Server:
         return json.loads(answer.data)
 
 
+@dataclasses.dataclass
 class InfluxServer(Server):
-    """InfluxDB 1.x."""
+    """InfluxDB 1.x. user: who asks, (name, password)."""
+
+    user: tuple[str, str] | None = None
 
     def query(self, q: str, database: str = "") -> list[dict[str, Any]]:
         """The rows of a query's series: columns as keys, times in ns as `time`, the measurement as `measurement`."""
-        answer = self.http.request("POST", f"{self.url}/query?{urlencode({'db': database, 'epoch': 'ns', 'q': q})}")
+        headers = urllib3.make_headers(basic_auth=":".join(self.user)) if self.user else {}
+        query = urlencode({"db": database, "epoch": "ns", "q": q})
+        answer = self.http.request("POST", f"{self.url}/query?{query}", headers=headers)
         (result,) = json.loads(answer.data)["results"]
         assert "error" not in result, result
         return [
             dict(zip(series["columns"], row, strict=True), measurement=series.get("name"))
             for series in result.get("series", [])
-            for row in series["values"]
+            for row in series.get("values", [])
         ]
+
+    def stored(self, database: str) -> int:
+        """How many points a database holds of those that have a latency; 0 if there is no such database."""
+        there = database in self.names("SHOW DATABASES")
+        rows = self.query("SELECT count(latency) FROM /.*/", database) if there else []
+        return sum(row["count"] for row in rows)
 
     def names(self, q: str, database: str = "") -> set[str]:
         """What a SHOW query lists."""
@@ -131,8 +145,19 @@ def _ended(server: Server) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def influxdb(folder: pathlib.Path, max_body_size: int = 25_000_000) -> Iterator[InfluxServer]:
-    """influxd on a free port; stop() and start() keep its data."""
+def influxdb(
+    folder: pathlib.Path,
+    max_body_size: int = 25_000_000,
+    *,
+    max_series: int = 1_000_000,
+    host: str = "127.0.0.1",
+    user: tuple[str, str] | None = None,
+    tls: tuple[pathlib.Path, pathlib.Path] | None = None,
+    before: Sequence[str] = (),
+) -> Iterator[InfluxServer]:
+    """influxd on a free port; stop() and start() keep its data. user: who may do everything, while others may nothing;
+    tls: a file with its certificate and key, and one of who vouches for it; before: of its command, as `ip netns exec`.
+    """
     influxd = program("influxd")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -144,15 +169,30 @@ bind-address = "127.0.0.1:{free_port()}"
 [data]
   dir = "{folder}/data"
   wal-dir = "{folder}/wal"
+  max-series-per-database = {max_series}
 [monitor]
   store-enabled = false
 [http]
-  bind-address = "127.0.0.1:{port}"
+  bind-address = "{host}:{port}"
   log-enabled = false
   max-body-size = {max_body_size}
+  auth-enabled = {str(user is not None).lower()}
+  https-enabled = {str(tls is not None).lower()}
+  https-certificate = "{tls[0] if tls else ""}"
 """)
-    server = InfluxServer(f"http://127.0.0.1:{port}", folder, [influxd, "-config", f"{folder}/influxd.conf"], "/ping")
-    yield from _ended(server)  # type: ignore[misc]
+    url = f"{'https' if tls else 'http'}://{host}:{port}"
+    server = InfluxServer(url, folder, [*before, influxd, "-config", f"{folder}/influxd.conf"], "/ping")
+    if tls:
+        server.http = urllib3.PoolManager(retries=False, ca_certs=str(tls[1]))
+    try:
+        server.start()
+        if user:
+            name, password = user
+            server.query(f"CREATE USER \"{name}\" WITH PASSWORD '{password}' WITH ALL PRIVILEGES")
+            server.user = user
+        yield server
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from .frames import frame, numbered
 from .needs import needs_root
 
 root = needs_root
-COMMANDS = ("run", "decode", "generate", "replay", "lab", "doctor")
+COMMANDS = ("run", "relay", "decode", "generate", "replay", "lab", "doctor")
 
 RUN_OPTIONS = {
     "--port", "--xdp-mode", "--int-dscp", "--profile", "--tcp-int-position", "--int-udp-port", "--source-only-words",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +15,8 @@ import pytest
 from intcollector import compiled, doctor
 from intcollector.config import Config
 
+from . import servers
+from .faulty import Reply, Request, Talk, faulty, say
 from .needs import needs_root
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -245,60 +243,80 @@ def test_prometheus_address() -> None:
     assert doctor.prometheus("192.0.2.1", port).state == "bad"
 
 
-class NotInfluxDB(http.server.BaseHTTPRequestHandler):
-    """Any other HTTP server."""
-
-    def do_GET(self) -> None:
-        self.send_response(404)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+def looked_at(url: str, **options: Any) -> list[tuple[str, str, str]]:
+    """What doctor finds of an InfluxDB server."""
+    findings = doctor.influxdb(Config(influxdb=url, **options))
+    assert all(bool(f.advice) == (f.state != "ok") for f in findings)
+    return [(f.what, f.state, f.found) for f in findings]
 
 
-@pytest.fixture
-def other_server() -> Iterator[str]:
-    with http.server.HTTPServer(("127.0.0.1", 0), NotInfluxDB) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+def told(ping: Reply, write: Reply) -> Reply:
+    """A server that says one thing to /ping and /health, another to a write."""
+
+    def reply(talk: Talk, request: Request) -> None:
+        (write if "write" in request.path else ping)(talk, request)
+
+    return reply
 
 
-def test_influxdb_is_another_server(other_server: str) -> None:
-    """Whatever answers /ping otherwise than InfluxDB does is not taken for it."""
-    finding = doctor.influxdb(other_server)
-    assert finding.state == "bad"
-    assert "404" in finding.found
+V2 = {"influxdb_org": "o", "influxdb_bucket": "b"}
+V3 = {"influxdb_version": "3"}
 
 
-@pytest.mark.skipif(shutil.which("influxd") is None, reason="needs influxd (package influxdb)")
+@pytest.mark.parametrize(
+    ("options", "ping", "write", "states", "found"),
+    [
+        ({}, say(404), say(404), ["bad", "bad"], "answers 404, not as InfluxDB does"),
+        ({}, say(200, "<html>"), say(200, "<html>"), ["bad", "warn"], "not accepted at the moment: 200 (<html>)"),
+        (V2, say(204, X_Influxdb_Version="v2.7.1"), say(400, {"message": "writing requires points"}), ["ok", "ok"],
+         "2.7.1 at"),
+        (V2, say(204, X_Influxdb_Version="v2.7.1"), say(401, {"message": "no"}), ["ok", "bad"], "refused: 401 (no)"),
+        (V2, say(204, X_Influxdb_Version="v2.7.1"), say(404, {"message": 'bucket "b" not found'}), ["ok", "bad"],
+         'refused: 404 (bucket "b" not found)'),
+        (V2, say(200, {"name": "influxdb", "version": "v2.7.1"}), say(403), ["ok", "bad"], "refused: 403"),
+        (V3, say(200, {"version": "3.2.1"}), say(400, "unknown precision"), ["ok", "ok"], "would be accepted"),
+        (V3, say(401), say(401), ["ok", "bad"], "answers at"),
+        ({}, say(204, X_Influxdb_Version="v2.7.1"), say(404, {"message": "x"}), ["warn", "bad"],
+         "written to as InfluxDB 1"),
+    ],
+)  # fmt: skip
+def test_influxdb_versions(options: dict[str, Any], ping: Reply, write: Reply, states: list[str], found: str) -> None:
+    """Of a server it says which version it is, and whether it would take points; it sends it no line."""
+    with faulty(told(ping, write)) as server:
+        findings = looked_at(server.url, **options)
+    assert [state for _, state, _ in findings] == states
+    assert found in " ".join(text for _, _, text in findings)
+    assert not any(request.body for request in server.requests)
+    assert all("precision=none" in request.path for request in server.writes if options == V3)
+
+
+def test_influxdb_options() -> None:
+    """Options that contradict each other, or a secret's file that is not there, are bad."""
+    assert looked_at("http://127.0.0.1:1", influxdb_org="o")[0][1] == "bad"
+    ((_, state, found),) = looked_at("http://127.0.0.1:1", influxdb_version="3", influxdb_token="secret")
+    assert state == "bad" and "secret itself" in found and "'secret'" not in found
+
+
 def test_influxdb(tmp_path: pathlib.Path) -> None:
-    """A running InfluxDB is told with its version; stopped, it does not answer."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        http_port, rpc_port = one.getsockname()[1], two.getsockname()[1]
-    settings = tmp_path / "influxdb.conf"
-    settings.write_text(
-        f'reporting-disabled = true\nbind-address = "127.0.0.1:{rpc_port}"\n[meta]\ndir = "{tmp_path}/meta"\n'
-        f'[data]\ndir = "{tmp_path}/data"\nwal-dir = "{tmp_path}/wal"\n[http]\nbind-address = "127.0.0.1:{http_port}"\n'
-    )
-    url = f"http://127.0.0.1:{http_port}"
-    server = subprocess.Popen(
-        ["influxd", "run", "-config", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stderr is not None
-        for line in server.stderr:  # ends when the server does
-            if "Listening on HTTP" in line:
-                break
-        finding = doctor.influxdb(url)
-    finally:
-        server.kill()
-        server.communicate()
-    assert finding.state == "ok"
-    assert finding.found.endswith(f"at {url}")
-    assert doctor.influxdb(url).state == "warn"
+    """A real InfluxDB is told with its version, and whether this user may write; nothing is made there; stopped, it
+    does not answer."""
+    (tmp_path / "right").write_text("pw")
+    (tmp_path / "wrong").write_text("no")
+    for file in ("right", "wrong"):
+        (tmp_path / file).chmod(0o600)
+    right, wrong = ({"influxdb_user": "jo", "influxdb_password": str(tmp_path / file)} for file in ("right", "wrong"))
+    with servers.influxdb(tmp_path / "influxdb", user=("jo", "pw")) as server:
+        (_, state, version), writing = looked_at(server.url, **right)
+        assert state == "ok" and version.startswith("1.") and version.endswith(f"at {server.url}")
+        assert writing[1:] == ("ok", "the database is not there yet: the collector makes it, if it may")
+        assert server.names("SHOW DATABASES") <= {"_internal"}
+        server.query("CREATE DATABASE intcollector")
+        assert looked_at(server.url, **right)[1][1:] == ("ok", "would be accepted")
+        assert looked_at(server.url, **wrong)[1][1:] == ("bad", "refused: 401 (authorization failed)")
+        assert looked_at(server.url)[1][1] == "bad"
+        server.stop()
+        ((_, state, found),) = looked_at(server.url, **right)
+        assert state == "warn" and "Connection refused" in found
 
 
 def test_diagnose_as_configured() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import pathlib
 import threading
@@ -15,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intcollector.config import Config
-from intcollector.exporters import influxdb, seconds_and_ns, woven
-from intcollector.exporters.influxdb import SCHEMAS, InfluxDB, Speller, Times
-from intcollector.series import Counts, points
+from intcollector.exporters import times as times_of
+from intcollector.exporters.influxdb import InfluxDB
+from intcollector.exporters.influxdb_lines import SCHEMAS, Speller
+from intcollector.exporters.text import seconds_and_ns, woven
+from intcollector.exporters.times import Times
+from intcollector.series import points
 
 from . import servers
 from .batches import batch_of, news, report
-
-NOW_NS = 1_700_000_000_000_000_000
+from .pushing import NOW_NS, many, pushing, settled
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.InfluxS
     """One server for the tests that leave it running; each has a database of its own."""
     with servers.influxdb(tmp_path_factory.mktemp("influxdb")) as running:
         yield running
-
-
-@contextlib.contextmanager
-def pushing(server: servers.InfluxServer, database: str, **more: Any) -> Iterator[InfluxDB]:
-    """An exporter to that server."""
-    exporter = InfluxDB(
-        Config(**{"influxdb": server.url, "influxdb_database": database, "push_interval": 0.05, **more})
-    )
-    try:
-        yield exporter
-    finally:
-        exporter.close(10)
-    counts = exporter.counts()
-    assert counts.accepted == counts.delivered + sum(counts.lost.values())
-    assert (counts.buffered, counts.buffered_bytes) == (0, 0)
-
-
-def settled(exporter: InfluxDB) -> Counts:
-    """The counts when nothing is buffered any more."""
-    servers.wait(lambda: exporter.counts().buffered == 0, "everything is delivered or lost")
-    return exporter.counts()
 
 
 def stack(*latencies: int, received_ns: int = NOW_NS, **of_hop: Any) -> dict[str, Any]:
@@ -61,15 +41,6 @@ def stack(*latencies: int, received_ns: int = NOW_NS, **of_hop: Any) -> dict[str
         for i, latency in enumerate(latencies)
     ]  # fmt: skip
     return {**report(*hops, ingress_timestamp=1500), "received_ns": received_ns}
-
-
-def many(count: int, received_ns: int = NOW_NS) -> list[dict[str, Any]]:
-    """Reports with a flow point and a hop point each."""
-    return [
-        {**report({"switch_id": i % 9, "hop_latency": i}), "received_ns": received_ns + i,
-         "changes": ["new_flow", {"hop": 0, "what": "hop_latency"}]}
-        for i in range(count)
-    ]  # fmt: skip
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -98,7 +69,7 @@ def test_intcollector_schema(server: servers.InfluxServer) -> None:
     def wanted(*said: dict[str, Any]) -> list[dict[str, Any]]:
         return sorted([*first, *said], key=lambda p: (p["measurement"], p["time"]))
 
-    with pushing(server, "schema", influxdb_schema="intcollector", timestamps="int") as exporter:
+    with pushing(server.url, "schema", influxdb_schema="intcollector", timestamps="int") as exporter:
         exporter.write(batch_of([news(stack(400, 500, 600), "new_flow", "path", "flow_latency")]))
         assert settled(exporter).delivered == 10
         assert stored() == wanted()
@@ -123,7 +94,7 @@ def test_intcollector_schema(server: servers.InfluxServer) -> None:
 def test_tags_schema(server: servers.InfluxServer) -> None:
     """Measurements with the metrics' labels as tags; latencies in seconds, the rest in the switch's unit; the host's
     time."""
-    with pushing(server, "tags") as exporter:
+    with pushing(server.url, "tags") as exporter:
         exporter.write(batch_of([news(stack(400), "new_flow")], clock_ns=NOW_NS - 50))
         assert settled(exporter).delivered == 4
     flow = {
@@ -153,6 +124,33 @@ def lines(said: dict[str, Any], schema: str) -> list[str]:
     return text.decode().splitlines()
 
 
+def test_one_schema_for_all_versions() -> None:
+    """What InfluxDB 1, 2 and 3 all take: a field has one type in all points, tags are text that is not empty, and no
+    tag is called as a field is."""
+    said = [
+        news(stack(*latencies, **of_hop), *more)
+        for latencies in ((400,), (0,), (1,), (2**32 - 1, 7))
+        for of_hop in ({}, {"queue_id": None}, {"egress_port_id": None}, {"queue_occupancy": 2**24 - 1})
+        for more in (("new_flow", "path", "flow_latency"), ("path",))
+    ]
+    types: dict[tuple[str, str], set[str]] = {}
+    tags: dict[str, set[str]] = {}
+    for line in (line for one in said for line in lines(one, "tags")):
+        series, fields = line.split(" ")
+        measurement, *pairs = series.split(",")
+        assert all(name and value for name, value in (pair.split("=") for pair in pairs)) and pairs == sorted(pairs)
+        tags.setdefault(measurement, set()).update(pair.split("=")[0] for pair in pairs)
+        for name, value in (pair.split("=") for pair in fields.split(",")):
+            kind = "string" if value[0] == '"' else "integer" if value[-1] == "i" else "float"
+            assert kind != "float" or float(value) >= 0
+            types.setdefault((measurement, name), set()).add(kind)
+    assert types == {
+        ("int_flow", "latency"): {"float"}, ("int_flow", "path"): {"string"}, ("int_hop", "latency"): {"float"},
+        ("int_queue", "occupancy"): {"integer"}, ("int_port", "tx_utilization"): {"integer"},
+    }  # fmt: skip
+    assert not [name for measurement, name in types if name in tags[measurement] or name == "time"]
+
+
 def test_ids_that_are_missing() -> None:
     """An id a switch did not give is no tag; a latency or a path that is missing is no field."""
     no_ids = news(stack(400, queue_id=None, egress_port_id=None))
@@ -169,7 +167,7 @@ def test_ids_that_are_missing() -> None:
 
 def test_intcollector_leaves_out_what_it_has_no_name_for(server: servers.InfluxServer) -> None:
     """In INTCollector's schema a port or queue without an id has no name, so it has no point, and none is counted."""
-    with pushing(server, "unnamed", influxdb_schema="intcollector") as exporter:
+    with pushing(server.url, "unnamed", influxdb_schema="intcollector") as exporter:
         exporter.write(batch_of([news(stack(400, queue_id=None, egress_port_id=None))]))
         assert settled(exporter).accepted == 1
     assert server.names("SHOW MEASUREMENTS", "unnamed") == {
@@ -181,7 +179,7 @@ def test_ipv6_flow(server: servers.InfluxServer) -> None:
     """An IPv6 flow is stored in both schemas; INTCollector's has its addresses in brackets."""
     said = {**report({"switch_id": 1}, flow="2001:db8::1:80>2001:db8::2:443/6"), "changes": ["new_flow"]}
     for schema in ("tags", "intcollector"):
-        with pushing(server, f"ipv6_{schema}", influxdb_schema=schema) as exporter:
+        with pushing(server.url, f"ipv6_{schema}", influxdb_schema=schema) as exporter:
             exporter.write(batch_of([said], clock_ns=NOW_NS))
     assert server.points("ipv6_tags")[0]["source"] == "2001:db8::1"
     assert server.names("SHOW MEASUREMENTS", "ipv6_intcollector") == {
@@ -197,7 +195,7 @@ def test_postcards_are_a_flow_s_point(server: servers.InfluxServer) -> None:
         switch_id=4, local_hop=local, postcards={"hop_count": 3, "hops": hops, "latency": 1500}, time_unit="us",
         received_ns=NOW_NS, changes=["path", {"hop": "local", "what": "hop_latency"}],
     )  # fmt: skip
-    with pushing(server, "postcards") as exporter:
+    with pushing(server.url, "postcards") as exporter:
         exporter.write(batch_of([said]))
         assert settled(exporter).delivered == 2
         exporter.apply(Config(links=((4, 4, 5), (5, 5, 6))))
@@ -210,7 +208,7 @@ def test_postcards_are_a_flow_s_point(server: servers.InfluxServer) -> None:
         {**flow, "measurement": "int_flow", "time": NOW_NS + 1, "latency": 0.0015, "path": "4:5:6"},
         {**flow, "measurement": "int_hop", "time": NOW_NS, "switch_id": "4", "latency": 0.0004},
     ]
-    with pushing(server, "postcards_intcollector", influxdb_schema="intcollector") as exporter:
+    with pushing(server.url, "postcards_intcollector", influxdb_schema="intcollector") as exporter:
         exporter.write(batch_of([said]))
     name = "10.0.0.1:5000->10.0.0.2:5000,proto=17"
     assert sorted(server.points("postcards_intcollector"), key=lambda p: p["measurement"]) == [
@@ -224,7 +222,7 @@ def test_nothing_overwrites_anything(server: servers.InfluxServer, schema: str) 
     """Points of one series at one time, in one push or in two, are all kept: each has a time of its own."""
     database = f"same_time_{schema}"
     said = [{**stack(i), "changes": ["flow_latency"], "received_ns": NOW_NS} for i in range(50)]
-    with pushing(server, database, influxdb_schema=schema) as exporter:
+    with pushing(server.url, database, influxdb_schema=schema) as exporter:
         for part in (said[:30], said[30:]):
             exporter.write(batch_of(part))
             settled(exporter)
@@ -259,7 +257,7 @@ def test_times_are_never_taken_twice(pieces: list[list[tuple[str, int]]]) -> Non
 @pytest.mark.parametrize("told_again", [False, True])
 def test_times_remember_a_bounded_number(monkeypatch: pytest.MonkeyPatch, told_again: bool) -> None:
     """At least the last GENERATION points are remembered, and no more than a few times as many."""
-    monkeypatch.setattr(influxdb, "GENERATION", 100)
+    monkeypatch.setattr(times_of, "GENERATION", 100)
     times = Times(told_again=told_again)
     for i in range(1000):
         assert free(times, ("a", "1i", 1000 * i)) == [1000 * i]
@@ -330,7 +328,7 @@ def test_spelled_ahead_goes_out_in_order(server: servers.InfluxServer, monkeypat
         spelled_ahead.append(len(self._chunks))
 
     monkeypatch.setattr(InfluxDB, "ahead", noting)
-    with pushing(server, "ahead", push_interval=1000.0) as exporter:
+    with pushing(server.url, "ahead", push_interval=1000.0) as exporter:
         for i in range(20):
             exporter.write(batch_of(many(5, NOW_NS + 100 * i)))
         exporter.close(30)
@@ -348,7 +346,7 @@ def test_database_is_made_once_and_left_alone(server: servers.InfluxServer) -> N
     server.query("CREATE DATABASE other")
     before = server.query("SHOW RETENTION POLICIES ON mine")
     for name in ("mine", 'od"d name'):
-        with pushing(server, name) as exporter:
+        with pushing(server.url, name) as exporter:
             exporter.write(batch_of(many(3, NOW_NS * 2)))  # a time within any policy: the future
             assert settled(exporter).delivered == 6
         assert len(server.points(name)) == 6
@@ -367,7 +365,7 @@ def test_database_that_cannot_be_made(server: servers.InfluxServer) -> None:
 
 def test_database_dropped_meanwhile(server: servers.InfluxServer) -> None:
     """A database that somebody drops is made again, and no point after that is lost."""
-    with pushing(server, "dropped") as exporter:
+    with pushing(server.url, "dropped") as exporter:
         exporter.write(batch_of(many(1)))
         settled(exporter)
         server.query("DROP DATABASE dropped")
@@ -381,7 +379,7 @@ def test_partial_write_is_counted(server: servers.InfluxServer) -> None:
     server.query("CREATE DATABASE conflict")
     body = f"int_hop latency=5i {NOW_NS}"  # where ours is a float
     assert server.http.request("POST", f"{server.url}/write?db=conflict", body=body).status == 204
-    with pushing(server, "conflict") as exporter:
+    with pushing(server.url, "conflict") as exporter:
         exporter.write(batch_of(many(7, NOW_NS)))
         counts = settled(exporter)
     assert (counts.delivered, counts.lost["rejected"]) == (7, 7)
@@ -390,11 +388,14 @@ def test_partial_write_is_counted(server: servers.InfluxServer) -> None:
 
 def test_too_large_a_body_is_halved(tmp_path: pathlib.Path) -> None:
     """A server that takes small bodies only gets small ones, and every point; a line too long for it is counted."""
-    with servers.influxdb(tmp_path / "influxdb", max_body_size=2000) as server, pushing(server, "small") as exporter:
+    with (
+        servers.influxdb(tmp_path / "influxdb", max_body_size=2000) as server,
+        pushing(server.url, "small") as exporter,
+    ):
         exporter.write(batch_of(many(100)))
         assert settled(exporter).delivered == 200
         assert len(server.points("small")) == 200
-    with servers.influxdb(tmp_path / "tiny", max_body_size=140) as server, pushing(server, "tiny") as exporter:
+    with servers.influxdb(tmp_path / "tiny", max_body_size=140) as server, pushing(server.url, "tiny") as exporter:
         exporter.write(batch_of(many(4)))
         counts = settled(exporter)
         assert counts.lost["rejected"] > 0
@@ -406,7 +407,7 @@ def test_a_server_that_comes_late_goes_away_and_comes_back(tmp_path: pathlib.Pat
     """What is written while there is no server, at the start or later, arrives when there is one, each point once."""
     with servers.influxdb(tmp_path / "influxdb") as server:
         server.stop()
-        with pushing(server, "outage", influxdb=server.url + path) as exporter:
+        with pushing(server.url + path, "outage") as exporter:
             exporter.write(batch_of(many(100)))
             servers.wait(exporter.problem, "the outage is noticed")
             assert "cannot be reached (Connection refused)" in (exporter.problem() or "")
@@ -431,7 +432,7 @@ def test_buffer_is_bounded_and_gives_up_the_oldest(tmp_path: pathlib.Path) -> No
     """While a server is away the buffer stays within its limit, the oldest points go, and the sums close."""
     with servers.influxdb(tmp_path / "influxdb") as server:
         server.stop()
-        with pushing(server, "bounded", push_buffer=1) as exporter:
+        with pushing(server.url, "bounded", push_buffer=1) as exporter:
             for i in range(20):
                 exporter.write(batch_of(many(500, NOW_NS + 1_000_000 * i)))
                 counts = exporter.counts()
@@ -462,7 +463,7 @@ def test_close_without_server() -> None:
 
 def test_close_delivers_what_is_buffered(server: servers.InfluxServer) -> None:
     """Closing does not wait for the interval's end: what is buffered goes out."""
-    with pushing(server, "closing", push_interval=1000.0) as exporter:
+    with pushing(server.url, "closing", push_interval=1000.0) as exporter:
         exporter.write(batch_of(many(10)))
         exporter.close(30)
         assert exporter.counts().delivered == 20
@@ -484,7 +485,7 @@ def test_counts_close_at_any_moment(server: servers.InfluxServer) -> None:
     """accepted = delivered + lost + buffered, whenever one looks."""
     ended = threading.Event()
     looked, wrong = 0, []
-    with pushing(server, "moments", push_interval=0.01) as exporter:
+    with pushing(server.url, "moments", push_interval=0.01) as exporter:
 
         def look() -> None:
             nonlocal looked
@@ -510,7 +511,7 @@ def test_problems_are_said_once(tmp_path: pathlib.Path, caplog: pytest.LogCaptur
     """An outage is said when it begins and when it is over, however many tries it takes."""
     with servers.influxdb(tmp_path / "influxdb") as server:
         server.stop()
-        with pushing(server, "said", push_interval=0.01) as exporter:
+        with pushing(server.url, "said", push_interval=0.01) as exporter:
             exporter.write(batch_of(many(1)))
             servers.wait(exporter.problem, "the outage is noticed")
             first = exporter._problem

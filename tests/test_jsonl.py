@@ -8,11 +8,13 @@ import pathlib
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from intcollector.config import Config
-from intcollector.errors import ExporterError
+from intcollector.errors import ExporterError, UsageError
 from intcollector.exporters.jsonl import JsonLines
 from intcollector.series import Counts, records
 
@@ -101,87 +103,113 @@ def test_reopen_that_fails(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixt
     assert lines(tmp_path / "gone" / "events") == SAID[:2]
 
 
-def test_disk_full(caplog: pytest.LogCaptureFixture) -> None:
-    """A disk that is full costs events, which are counted, and is said once; the exporter lives on."""
-    exporter = JsonLines(Config(jsonl="/dev/full", push_interval=0.02))
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A disk of 64 KiB that only this process sees the way to."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    ran = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if ran.returncode:
+        pytest.skip(f"a small disk needs root and mount: {ran.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_full(small_disk: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that is full keeps events waiting, which is said once; when there is room again all of them arrive, once
+    and in order, and no half line ever stays."""
+    path, filler = small_disk / "events", small_disk / "filler"
+    filler.write_bytes(bytes(60 << 10))
+    exporter = JsonLines(Config(jsonl=str(path), push_interval=0.02))
+    for first in range(0, 100, 20):
+        exporter.write(batch_of(SAID[first : first + 20]))
+    problem = wait(exporter.problem, "the disk is full")
+    assert problem == f"jsonl: cannot write to {path} (No space left on device)"
+    wait(lambda: exporter.counts().failures > 2, "more tries")
+    counts = exporter.counts()
+    assert counts.accepted == 100 == counts.delivered + counts.buffered
+    assert not counts.up and counts.buffered_bytes > 0
+    assert lines(path) == SAID[: counts.delivered]
+    filler.unlink()
+    wait(lambda: exporter.counts().delivered == 100, "all lines")
+    wait(lambda: exporter.problem() is None, "the problem is over")
+    assert closed(exporter).delivered == 100
+    assert lines(path) == SAID[:100]
+    assert [record.message.partition(" (")[0] for record in caplog.records] == [
+        f"jsonl: cannot write to {path}",
+        "jsonl: works again",
+    ]
+
+
+def test_disk_full_for_longer_than_the_buffer_lasts() -> None:
+    """While a disk is full, the oldest events are given up when the buffer is, and the rest when the collector ends."""
+    exporter = JsonLines(Config(jsonl="/dev/full", push_interval=0.02, push_buffer=1))
+    whole = batch_of(SAID)
     for _ in range(3):
-        exporter.write(batch_of(SAID[:2]))
-        wait(lambda: exporter.counts().buffered == 0, "the loss")
-    assert exporter.problem() == "jsonl: cannot write to /dev/full (No space left on device)"
-    assert closed(exporter).lost["write_error"] == 6
-    assert len(caplog.records) == 1
-
-
-FILE_LIMIT = """
-import json, resource, signal, sys
-from intcollector.config import Config
-from intcollector.exporters.jsonl import JsonLines
-from tests.batches import batch_of
-from tests.servers import wait
-from tests.test_jsonl import SAID
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
-exporter = JsonLines(Config(jsonl=sys.argv[1], push_interval=0.02))
-exporter.write(batch_of(SAID[:10]))
-wait(lambda: exporter.counts().buffered == 0, "the loss")
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-exporter.write(batch_of(SAID[10:12]))
-exporter.close(10)
-counts = exporter.counts()
-print(json.dumps([counts.accepted, counts.delivered, counts.lost["write_error"]]))
-"""
-
-
-def test_no_half_line_stays(tmp_path: pathlib.Path) -> None:
-    """A file that fills up in the middle of a line ends with a whole one, and goes on when there is room again."""
-    ran = subprocess.run(
-        [sys.executable, "-c", FILE_LIMIT, str(tmp_path / "events")], capture_output=True, text=True, timeout=60,
-        cwd=pathlib.Path(__file__).parent.parent,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    accepted, delivered, lost = json.loads(ran.stdout)
-    assert (accepted, delivered + lost) == (12, 12)
-    assert lost > 0
-    found = lines(tmp_path / "events")
-    assert found == [*SAID[: delivered - 2], *SAID[10:12]]
-    assert delivered > 2
+        exporter.write(whole)
+    exporter.close(0.1)
+    counts = exporter.counts()
+    assert counts.accepted == 7500 == sum(counts.lost.values())
+    assert counts.lost["buffer_full"] > 0 and counts.lost["closed"] > 0
 
 
 def test_reader_that_went_away(tmp_path: pathlib.Path) -> None:
-    """A pipe whose reader is gone costs events, which are counted; with a new reader they arrive again."""
+    """A pipe whose reader is gone keeps events waiting; they arrive when there is a new one."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     exporter = JsonLines(Config(jsonl=str(pipe), push_interval=0.02))
     os.close(reader)
     exporter.write(batch_of(SAID[:2]))
-    wait(lambda: exporter.counts().lost["write_error"] == 2, "the loss")
-    assert "Broken pipe" in (exporter.problem() or "")
+    assert "Broken pipe" in (wait(exporter.problem, "the problem") or "")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     exporter.write(batch_of(SAID[2:4]))
-    wait(lambda: exporter.counts().delivered == 2, "two lines")
-    assert exporter.problem() is None
+    wait(lambda: exporter.counts().delivered == 4, "four lines")
+    wait(lambda: exporter.problem() is None, "the problem is over")
     with os.fdopen(reader) as file:
-        assert [json.loads(line) for line in file.read().splitlines()] == SAID[2:4]
-    closed(exporter)
+        closed(exporter)
+        assert [json.loads(line) for line in file] == SAID[:4]
+
+
+def test_stdout_that_nobody_reads_any_more() -> None:
+    """When the reader of stdout went away, what is left is counted at the end, without waiting for another reader."""
+    code = (
+        "import sys, time\n"
+        "from intcollector.config import Config; from intcollector.exporters.jsonl import JsonLines\n"
+        "from tests.batches import batch_of; from tests.servers import wait; from tests.test_jsonl import SAID\n"
+        "exporter = JsonLines(Config(jsonl='-', push_interval=0.02))\n"
+        "exporter.write(batch_of(SAID[:3])); wait(exporter.problem, 'the reader is gone')\n"
+        "begin = time.monotonic(); exporter.close(1000); counts = exporter.counts()\n"
+        "print(counts.accepted, counts.lost['closed'], time.monotonic() - begin < 500, file=sys.stderr)"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120,
+        cwd=pathlib.Path(__file__).parent.parent,
+    )  # fmt: skip
+    os.close(write)
+    assert ran.stderr.splitlines()[-1] == "3 3 True"
 
 
 def test_slow_reader(tmp_path: pathlib.Path) -> None:
     """A pipe that nobody empties holds neither write() nor close(): what does not get through is counted, and what does
-    arrives whole."""
+    arrives whole, up to the last line."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     exporter = JsonLines(Config(jsonl=str(pipe), push_interval=0.02, push_buffer=1))
+    batch = batch_of(SAID)
     for _ in range(3):
-        exporter.write(batch_of(SAID))
+        exporter.write(batch)
     assert exporter.counts().lost["buffer_full"] > 0
     exporter.close(0.3)
     counts = exporter.counts()
     assert counts.accepted == 7500 == counts.delivered + sum(counts.lost.values())
     with os.fdopen(reader) as file:
-        whole = [line for line in file if line.endswith("\n")]
+        whole = list(file)
     assert len(whole) == counts.delivered > 0
     assert all(json.loads(line) in SAID for line in whole[:10])
 
@@ -212,3 +240,107 @@ def test_cannot_open(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ExporterError, match="ENXIO"):
         JsonLines(Config(jsonl=str(tmp_path / "pipe")))
+
+
+# --- files that are full ----------------------------------------------------------------------------------------------
+
+
+def small_files(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, size: int, **more: Any) -> JsonLines:
+    """An exporter whose files are full with so many bytes."""
+    exporter = JsonLines(Config(jsonl=str(path), jsonl_size=1, push_interval=0.02, **more))
+    monkeypatch.setattr(exporter, "_most", size)
+    return exporter
+
+
+@pytest.mark.parametrize("size", [700, 1, 10_000])
+def test_full_files_are_moved_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A file that is full becomes PATH.1, the others move on; each has whole lines, no more than the size unless one
+    line is longer, and together they have every event, in order."""
+    path = tmp_path / "events"
+    exporter = small_files(path, monkeypatch, size, jsonl_files=1000)
+    for first in range(0, 60, 7):
+        exporter.write(batch_of(SAID[first : min(first + 7, 60)]))
+        wait(lambda: exporter.counts().buffered == 0, "lines")
+    closed(exporter)
+    numbers = sorted(int(p.name.partition(".")[2]) for p in tmp_path.iterdir() if p != path)
+    assert numbers == list(range(1, len(numbers) + 1))
+    files = [*(tmp_path / f"events.{number}" for number in reversed(numbers)), path]
+    assert [line for file in files for line in lines(file)] == SAID[:60]
+    for file in files:
+        assert file.stat().st_size <= size or len(lines(file)) == 1
+    assert len(files) > 1
+
+
+def test_oldest_files_go(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than jsonl_files are kept beside the open one, and these are the newest; a gap is filled first."""
+    path = tmp_path / "events"
+    exporter = small_files(path, monkeypatch, 1, jsonl_files=3)
+    for i in range(6):
+        exporter.write(batch_of(SAID[i : i + 1]))
+    wait(lambda: exporter.counts().delivered == 6, "lines")
+    assert [lines(tmp_path / name) for name in ("events.3", "events.2", "events.1", "events")] == [
+        [SAID[i]] for i in (2, 3, 4, 5)
+    ]
+    (tmp_path / "events.2").unlink()
+    exporter.write(batch_of(SAID[6:7]))
+    closed(exporter)
+    assert [lines(tmp_path / name) for name in ("events.3", "events.2", "events.1", "events")] == [
+        [SAID[i]] for i in (2, 4, 5, 6)
+    ]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_size_counts_what_was_there(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is full when the collector starts is moved before anything is added to it."""
+    path = tmp_path / "events"
+    path.write_text(json.dumps({"old": "x" * 900}) + "\n")
+    exporter = small_files(path, monkeypatch, 900)
+    exporter.write(batch_of(SAID[:1]))
+    closed(exporter)
+    assert (lines(tmp_path / "events.1"), lines(path)) == ([{"old": "x" * 900}], SAID[:1])
+
+
+def test_files_that_cannot_be_moved(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a full file cannot be moved it grows, which is said once, until it can be."""
+    path, there = tmp_path / "events", tmp_path / "events.1"
+    (there / "something").mkdir(parents=True)
+    exporter = small_files(path, monkeypatch, 1, jsonl_files=1)
+    for i in range(3):
+        exporter.write(batch_of(SAID[i : i + 1]))
+    wait(lambda: exporter.counts().delivered == 3, "lines")
+    assert lines(path) == SAID[:3]
+    (there / "something").rmdir()
+    there.rmdir()
+    exporter.write(batch_of(SAID[3:4]))
+    closed(exporter)
+    assert (lines(there), lines(path)) == (SAID[:3], SAID[3:4])
+    assert [record.message for record in caplog.records] == [
+        f"jsonl: {path} cannot be moved (Is a directory), and grows on",
+        f"jsonl: {path} can be moved again",
+    ]
+
+
+def test_moved_by_somebody_else(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full file that was moved away already is not moved again: a new one is begun."""
+    path = tmp_path / "events"
+    exporter = small_files(path, monkeypatch, 1)
+    exporter.write(batch_of(SAID[:1]))
+    wait(lambda: exporter.counts().delivered == 1, "a line")
+    path.rename(tmp_path / "away")
+    exporter.write(batch_of(SAID[1:2]))
+    closed(exporter)
+    assert (lines(tmp_path / "away"), lines(path)) == (SAID[:1], SAID[1:2])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_only_files_have_a_size(tmp_path: pathlib.Path) -> None:
+    """Stdout, a pipe or a device cannot be moved: a size for them is refused at the start."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path, shown in (("-", "stdout"), (str(pipe), str(pipe)), ("/dev/null", "/dev/null")):
+        with pytest.raises(UsageError, match=f"--jsonl-size: {shown} is no file that could be moved: give"):
+            JsonLines(Config(jsonl=path, jsonl_size=1))
+    os.close(reader)

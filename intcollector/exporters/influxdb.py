@@ -1,65 +1,74 @@
-"""Points -> line protocol -> an InfluxDB 1.x server, over HTTP.
-
-Schema `tags`: measurements int_flow (latency, path), int_hop (latency), int_queue (occupancy), int_port
-(tx_utilization), the metrics' labels as tags, values in the metrics' units: latencies are seconds. Schema
-`intcollector`: what INTCollector wrote, name for name, with the wire's own numbers.
-
-Times. Two points of one series at one time would be one point, the later one's. So a point whose time is taken gets the
-next free nanosecond; among the last GENERATION points at least. Times are fixed before the first try: a second try
-writes the same points.
-"""
+"""Points -> line protocol -> an InfluxDB server, over HTTP: what becomes of each line by what the server answers."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from urllib.parse import urlencode, urlsplit
-
-import numpy as np
-import urllib3
+import time
+from collections.abc import Callable, Sequence
 
 from ..batch import Batch
 from ..config import Config
 from ..series import Points, points
-from . import Chunk, Item, LabelTexts, Pusher, Refusal, numbers, seconds_and_ns, woven
+from .delivery import Chunk, Item, Pusher, Refusal
+from .influxdb_lines import SCHEMAS, Speller
+from .influxdb_server import Answer, NoAnswer, Server
+from .text import seconds_and_ns, woven
+from .times import Times
 
 log = logging.getLogger(__name__)
 
-CONNECT_S, ANSWER_S = 3.0, 15.0
-"""How long a try may take."""
+SEARCHES = 16
+"""Lines of a chunk that are found one by one, if the server refuses the whole of it and does not say why."""
+NAMED = 100
+"""A server that names so many lines may have left others out."""
 
-GENERATION = 200_000
 
-KNOWN_LABELS = 100_000
-"""Flows, and other things with labels, whose text is remembered."""
+@dataclasses.dataclass
+class Search:
+    """For lines that a server refuses the others for. left: how often it may still refuse."""
+
+    left: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part(Chunk):
+    """What is left of a chunk that was refused as a whole."""
+
+    search: Search
 
 
 class InfluxDB(Pusher):
     """Points to config.influxdb, pushed every push_interval by a thread of its own.
 
-    The database is made if it is missing (CREATE DATABASE leaves one that exists as it is); nothing is ever dropped or
-    altered. A server that is away, overloaded or refuses the user is tried again; points it refuses for what they are
-    (reason `rejected`) are counted and not sent again.
+    The database of an InfluxDB 1 is made if it is missing (CREATE DATABASE leaves one that exists as it is); nothing is
+    ever dropped or altered. A server that is away, overloaded or refuses the user is tried again; points it refuses for
+    what they are (reason `rejected`) are counted and not sent again.
     """
 
     name = "influxdb"
     reasons = ("rejected",)
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, again: bool = False) -> None:
+        """again: events may come a second time, and are the same points then. Errors: UsageError, if the options
+        contradict each other or a secret cannot be read."""
         super().__init__(config)
-        url = urlsplit(config.influxdb or "")
-        self._shown = f"{url.scheme}://{url.netloc}{url.path}"
-        self._path = url.path.rstrip("/")
-        self._pool = urllib3.connection_from_url(f"{url.scheme}://{url.netloc}", maxsize=1, retries=False)
-        self._write_url = f"{self._path}/write?{urlencode({'db': config.influxdb_database, 'precision': 'ns'})}"
+        self._server = Server(config)
+        for warning in self._server.warnings:
+            log.warning("influxdb: %s", warning)
         self._speller = Speller(SCHEMAS[config.influxdb_schema])
-        self._times = {kind: Times(told_again=config.timestamps == "int") for kind in ("flow", "hop", "queue", "port")}
-        self._created = False
+        told_again = again or config.timestamps == "int"
+        self._times = {kind: Times(told_again=told_again) for kind in ("flow", "hop", "queue", "port")}
+        self._created = self._server.version != 1
         self._rejecting = False
+        self._reopened = False
         self.start()
+
+    def target(self) -> str | None:
+        """Lines are for one server and one place in it, and of one schema."""
+        config = self._config
+        where = (config.influxdb_org, config.influxdb_bucket) if self._server.version == 2 else config.influxdb_database
+        return f"{self._server.shown} {self._server.version} {where} {config.influxdb_schema}"
 
     # points -> lines
 
@@ -91,282 +100,121 @@ class InfluxDB(Pusher):
 
     # lines -> server
 
+    def reopen(self) -> None:
+        """Read the secret's file again, soon."""
+        self._reopened = True
+        self.nudge()
+
+    def wake(self) -> None:
+        if self._reopened:
+            self._reopened = False
+            self._server.read_secret_again()
+
     def deliver(self, chunk: Chunk, timeout_s: float) -> None:
+        try:
+            answer = self._write(chunk.data, timeout_s)
+        except NoAnswer as error:
+            raise Refusal(error.kind, str(error)) from None
+        if answer.stored:
+            self.delivered(chunk.points)
+            if not isinstance(chunk, Part):
+                self._rejecting = False
+        elif answer.too_large and chunk.points > 1:
+            self.again(*(Chunk(data, count) for data, count in _halves(chunk)))
+        elif answer.too_large:
+            self._reject(1, answer)
+        elif answer.status in (400, 422) and answer.of_influxdb:
+            self._judge(chunk, answer)
+        else:
+            raise self._refusal(answer)
+
+    def _write(self, lines: bytes, timeout_s: float) -> Answer:
+        """Errors: NoAnswer, Refusal."""
+        end = time.monotonic() + timeout_s
+
+        def once(meanwhile: Callable[[], None] = lambda: None) -> Answer:
+            return self._server.write(lines, max(end - time.monotonic(), 0.0), meanwhile)
+
         if not self._created:
             self._create_database(timeout_s)
-        status, said, wait_s = self._post(self._write_url, chunk.data, timeout_s, meanwhile=self.ahead)
-        if status == 404 and "database not found" in said:  # somebody dropped it
-            created = self._create_database(timeout_s)
-            status, said, wait_s = self._post(self._write_url, chunk.data, timeout_s)
-            said += f"; asked to create it: {created}" * bool(created)
-        if status in (200, 204):
-            self.delivered(chunk.points)
-            self._rejecting = False
-        elif status == 400:
-            # Either nothing could be read, or what could be stored is stored ("partial write").
-            self._reject(chunk.points, _refused(said, chunk.points), said)
-        elif status == 413 and chunk.points > 1:
-            self.again(*_halves(chunk))
-        elif status == 413:
-            self._reject(1, 1, said)
-        else:
-            hint = {
-                401: ": it asks for a user, which this collector cannot be",
-                403: ": it does not let us write there",
-                404: ": is this an InfluxDB 1.x server, and does the database exist?",
-            }.get(status, "")
-            raise Refusal(f"HTTP {status}", f"{self._shown} answered {status} ({said}){hint}", wait_s)
-
-    def _reject(self, points: int, lost: int, said: str) -> None:
-        self.delivered(points - lost)
-        self.lost(lost, "rejected")
-        if lost and not self._rejecting:
-            log.warning("influxdb: %s rejects points, which are counted and not sent again: %s", self._shown, said)
-        self._rejecting = lost > 0
+        answer = once(self.ahead)
+        if answer.status in (401, 403) and self._server.read_secret_again():
+            answer = once()
+        if self._server.version == 1 and answer.status == 404 and "database not found" in answer.said:  # dropped
+            created = self._create_database(max(end - time.monotonic(), 0.0))
+            answer = once()
+            if created:
+                answer = dataclasses.replace(answer, said=f"{answer.said}; asked to create it: {created}")
+        return answer
 
     def _create_database(self, timeout_s: float) -> str:
-        """What the server has against it, "" if nothing. A database that exists stays as it is. Whoever may not create
-        one may still write: that is for the write to find out."""
-        name = self._config.influxdb_database.replace("\\", "\\\\").replace('"', r"\"")
-        body = urlencode({"q": f'CREATE DATABASE "{name}"'}).encode()
-        status, said, wait_s = self._post(f"{self._path}/query", body, timeout_s, "application/x-www-form-urlencoded")
-        if status >= 500 or status == 429:
-            raise Refusal(f"HTTP {status}", f"{self._shown} answered {status} ({said})", wait_s)
+        """What the server has against it, "" if nothing. Whoever may not create one may still write: that is for the
+        write to find out."""
+        answer = self._server.create_database(self._config.influxdb_database, timeout_s)
+        if answer.status >= 500 or answer.status == 429:
+            raise self._refusal(answer)
         self._created = True
-        return said
+        return answer.said
 
-    def _post(
-        self,
-        url: str,
-        body: bytes,
-        timeout_s: float,
-        content_type: str = "text/plain",
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> tuple[int, str, float]:
-        """(status, what the server says is wrong, the wait it asks for). meanwhile: called when everything is sent, and
-        before the answer is waited for. Errors: Refusal, when there is no answer."""
-        timeout = urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=min(ANSWER_S, timeout_s))
-        headers = {"Content-Type": content_type, "Content-Length": str(len(body))}
+    def _judge(self, chunk: Chunk, answer: Answer) -> None:
+        """The server refuses lines for what they are: some of them, or all because of some."""
+        lines = chunk.data.splitlines(keepends=True)
+        named = answer.refused(lines)
+        count = min(max(len(named), answer.dropped), chunk.points)
+        if answer.partial and count and (len(named) < NAMED or len(named) == chunk.points):
+            self._reject(count, answer)
+            self.delivered(chunk.points - count)
+            return
+        search = chunk.search if isinstance(chunk, Part) else Search(SEARCHES * chunk.points.bit_length())
+        if answer.partial and named:  # it gets further with every time
+            search.left += 1
+        if search.left <= 0 or chunk.points == 1 or len(named) == chunk.points:
+            self._reject(chunk.points, answer)
+            return
+        search.left -= 1
+        if named:
+            self._reject(len(named), answer)
+            rest = b"".join(line for at, line in enumerate(lines) if at not in named)
+            self.again(Part(rest, chunk.points - len(named), search=search))
+        else:
+            self.again(*(Part(data, count, search=search) for data, count in _halves(chunk)))
 
-        def sent() -> Iterator[bytes]:
-            yield body
-            meanwhile()
+    def _reject(self, count: int, answer: Answer) -> None:
+        self.lost(count, "rejected")
+        if not self._rejecting:
+            shown = self._server.shown
+            log.warning("influxdb: %s rejects points, which are counted and not sent again: %s", shown, answer.said)
+        self._rejecting = True
 
-        try:
-            answer = self._pool.request("POST", url, body=sent(), headers=headers, timeout=timeout)
-        except urllib3.exceptions.HTTPError as error:
-            cause = error.__cause__ or error.__context__
-            why = getattr(cause, "strerror", None) or type(error).__name__
-            raise Refusal(type(error).__name__, f"{self._shown} cannot be reached ({why})") from None
-        wait = answer.headers.get("Retry-After", "")
-        return answer.status, _error(answer.data), float(wait) if wait.isdecimal() else 0.0
+    def _refusal(self, answer: Answer) -> Refusal:
+        status, version = answer.status, self._server.version
+        hint = ""
+        if status == 401:
+            hint = self._server.unknown
+        elif status == 403:
+            hint = "it does not let us write there"
+        elif status == 404:
+            where = {1: "database", 2: "bucket", 3: "database"}[version]
+            hint = f"is this an InfluxDB {version} server, and does the {where} exist?"
+        elif 300 <= status < 400:
+            hint = "that is not followed, since it may be somebody else's: if it is right, give that address"
+        elif "no space left" in answer.said:
+            hint = "its disk is full"
+        elif status == 400 and "HTTPS" in answer.said:
+            hint = "its address begins with https://"
+        elif status < 500 and status not in (408, 429):
+            hint = f"is this an InfluxDB {version} server?"
+        said = f" ({answer.said})" if answer.said else ""
+        text = f"{self._server.shown} answered {status}{said}{': ' if hint else ''}{hint}"
+        return Refusal(f"HTTP {status}", text, answer.wait_s)
 
     def close(self, timeout_s: float) -> None:
         super().close(timeout_s)
-        self._pool.close()
+        self._server.close()
 
 
-def _error(body: bytes) -> str:
-    """What an answer says is wrong, "" if nothing: of InfluxDB's JSON the error, else the beginning of the text."""
-    text = body[:4000].decode(errors="replace").strip()
-    try:
-        answer = json.loads(text)
-        return str((answer.get("results") or [answer])[0].get("error", ""))
-    except (ValueError, AttributeError, TypeError, KeyError):
-        return text[:200]
-
-
-def _refused(said: str, points: int) -> int:
-    """How many points a 400 means: of a partial write those it names, else all."""
-    if not said.startswith("partial write"):
-        return points
-    dropped = re.findall(r"dropped=(\d+)", said)
-    return min(points, max(said.count("unable to parse '"), int(dropped[-1]) if dropped else 0))
-
-
-def _halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+def _halves(chunk: Chunk) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+    """(lines, how many) each."""
     lines = chunk.data.splitlines(keepends=True)
     middle = len(lines) // 2
-    return Chunk(b"".join(lines[:middle]), middle), Chunk(b"".join(lines[middle:]), len(lines) - middle)
-
-
-class Times:
-    """Which nanoseconds of a measurement's series are taken: of the last GENERATION points or more, at most twice as
-    many.
-
-    A series and a time are kept as the sum of the series' hash and the time: two that agree cost a nanosecond. So the
-    next nanosecond of a series is the next number. What is later than all before is only noted (as an array), and not
-    entered into a table before somebody has to look.
-    """
-
-    def __init__(self, *, told_again: bool) -> None:
-        """told_again: the same series, fields and time are the same point (the report's own times: a flow that is kept
-        alive by equal reports); otherwise they are two (times of arrival)."""
-        self._told_again = told_again
-        self._latest = -(1 << 63)
-        self._recent: dict[int, int] = {}
-        self._older: dict[int, int] = {}
-        self._noted: list[np.ndarray] = []  # of recent
-        self._noted_older: list[np.ndarray] = []
-        self._points = 0  # in recent
-
-    def free(self, series: np.ndarray, times_ns: np.ndarray, fields: Sequence[str]) -> np.ndarray:
-        """Each point's time or the next free one, which is then taken; with told_again, what this very point was given
-        before. series: hashes, int64 (n,). times_ns: int64 (n,), n > 0."""
-        if self._points >= GENERATION:
-            self._older, self._recent, self._points = self._recent, {}, 0
-            self._noted_older, self._noted = self._noted, []
-        self._points += len(times_ns)
-        moments = series + times_ns
-        if not self._told_again and times_ns.min() > self._latest and np.diff(np.sort(moments)).all():
-            self._noted.append(moments)
-            free_ns = times_ns
-        else:
-            self._enter()
-            asked = moments.tolist()
-            free_ns = times_ns + np.array([self._free(*one) for one in zip(asked, fields, strict=True)]) - moments
-        self._latest = max(self._latest, int(free_ns.max()))
-        return free_ns
-
-    def _enter(self) -> None:
-        for table, noted in ((self._recent, self._noted), (self._older, self._noted_older)):
-            for moments in noted:
-                table.update(zip(moments.tolist(), (moments + 1).tolist(), strict=True))
-            noted.clear()
-
-    def _free(self, moment: int, fields: str) -> int:
-        """The moment that a point is given which asks for this one."""
-        recent, older = self._recent, self._older
-        point = hash((moment, fields))
-        if self._told_again and (known := recent.get(point, older.get(point))) is not None:
-            return known
-        free = moment
-        # Each taken time knows the end of the run it was in, so the loop steps over runs, not over nanoseconds.
-        while (after := recent.get(free, older.get(free))) is not None:
-            free = after
-        recent[moment] = recent[free] = free + 1
-        if self._told_again:
-            recent[point] = free
-        return free
-
-
-# --- schemas ----------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Schema:
-    """What points are called, and their values' units.
-
-    names: by kind, the measurement and the value, if not as Points have them. spell: what a series' name has for
-    labels, (names, values of each thing) -> a text each, which goes behind what is there. by_name: the order of labels,
-    which the server is quickest with. wire: values are the switches' own numbers, and a point whose name would lack an
-    id is left out.
-    """
-
-    names: Mapping[str, tuple[str, str]]
-    spell: Callable[[Sequence[str], Iterable[tuple[str, ...]]], Iterator[str]]
-    by_name: bool
-    wire: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Lines:
-    """Points as columns to be woven: series, a space, before, fields, after, a space, time. of: int64 (n,), the same
-    for points of one series, and for others another."""
-
-    series: list[str | list[str]]
-    of: np.ndarray
-    before: str
-    fields: list[str]
-    after: str
-
-
-class Speller:
-    """Points -> Lines by a schema; it remembers the text of labels and paths."""
-
-    def __init__(self, schema: Schema) -> None:
-        self._schema = schema
-        self._labels = LabelTexts(schema.spell, KNOWN_LABELS)
-        self._paths = LabelTexts(_path_fields, KNOWN_LABELS)
-
-    def nameable(self, kind: Points) -> Points:
-        """The points that have a name."""
-        if not self._schema.wire:
-            return kind
-        whole = np.ones(len(kind), bool)
-        for part in kind.parts:
-            for column in part.columns.values():
-                if column.dtype.kind == "i":
-                    whole &= (column >= 0) if part.rows is None else (column >= 0)[part.rows]
-        return kind if whole.all() else kind[whole]
-
-    def lines(self, kind: Points) -> Lines:
-        name, field = self._schema.names.get(kind.kind, (kind.measurement, kind.field))
-        series: list[str | list[str]] = [name]
-        of = np.full(len(kind), hash(name), np.int64)
-        parts = sorted(kind.parts, key=lambda part: min(part.columns)) if self._schema.by_name else kind.parts
-        for at, part in enumerate(parts):
-            text = self._labels.of(part.columns)
-            # Each part's times another number: queue 4 of switch 5 is not queue 5 of switch 4.
-            hashes = np.array(list(map(hash, text.tolist())), np.int64) * (2 * at + 1)
-            rows = slice(None) if part.rows is None else part.rows
-            series.append(text[rows].tolist())
-            of += hashes[rows]
-        values = kind.wire if self._schema.wire else kind.values
-        after = "" if values.dtype.kind == "f" else "i"
-        if kind.paths is None:
-            return Lines(series, of, f"{field}=", numbers(values), after)
-        # A Python loop over flows' points, for each of which it is another question what there is of it.
-        paths = self._paths.of({"path": kind.paths}).tolist()
-        fields = [f"{field}={value}{after}{path}" for value, path in zip(numbers(values), paths, strict=True)]
-        for row in np.flatnonzero(kind.wire < 0).tolist():
-            fields[row] = paths[row].removeprefix(",")
-        return Lines(series, of, "", fields, "")
-
-
-def _path_fields(_: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    for (path,) in values:
-        yield f',path="{path}"' if path else ""
-
-
-def _tags(names: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """`,a=1,b=2`, by name. A tag without a value is left out."""
-    order = sorted(range(len(names)), key=names.__getitem__)
-    for row in values:
-        yield "".join([f",{names[at]}={row[at]}" for at in order if row[at]])
-
-
-_ID_NAMES = {"switch_id": "sw_id", "egress_port_id": "port_id"}
-"""What INTCollector calls them."""
-
-
-def _name_parts(names: Sequence[str], values: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """What comes next in the name of one of INTCollector's measurements; its commas belong to it."""
-    if len(names) == 1:
-        for (number,) in values:
-            yield rf"\,{_ID_NAMES.get(names[0], names[0])}={number}"
-    else:
-        for source, destination, source_port, destination_port, protocol in values:
-            yield rf"\,{_host(source)}:{source_port}->{_host(destination)}:{destination_port}\,proto={protocol}"
-
-
-def _host(address: str) -> str:
-    """IPv6, which INTCollector did not know, in brackets: the port follows."""
-    return f"[{address}]" if ":" in address else address
-
-
-SCHEMAS = {
-    "tags": Schema({}, _tags, by_name=True, wire=False),
-    "intcollector": Schema(
-        {
-            "flow": ("flow_stat", "flow_latency"),
-            "hop": ("flow_hop_latency", "value"),
-            "queue": ("queue_occupancy", "value"),
-            "port": ("port_tx_utilize", "value"),
-        },
-        _name_parts,
-        by_name=False,
-        wire=True,
-    ),
-}
-"""By the words of Config.influxdb_schema."""
+    return (b"".join(lines[:middle]), middle), (b"".join(lines[middle:]), len(lines) - middle)

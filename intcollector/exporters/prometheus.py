@@ -24,7 +24,7 @@ from ..batch import Batch, State
 from ..config import Config
 from ..errors import ExporterError, IntCollectorError
 from ..series import Counts, Histogram, Labels, Series, scrape
-from . import LabelTexts, numbers, woven
+from .text import LabelTexts, numbers, woven
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Prometheus:
 
     config.prometheus: where to listen; address: where it does (port 0 chooses one). state: reads the maps; called by
     one thread at a time. exporters: the pushing exporters' counts by name. not_ready: one sentence on why the
-    collector is not ready, or None.
+    collector is not ready, or None. series: what there is to show of a state.
 
     Errors: ExporterError, when the address cannot be listened on.
     """
@@ -110,6 +110,7 @@ class Prometheus:
         state: Callable[[], State],
         exporters: Callable[[], Mapping[str, Counts]] = dict,
         not_ready: Callable[[], str | None] = lambda: None,
+        series: Callable[[State, Config, Mapping[str, Counts]], Sequence[Series | Histogram]] = scrape,
     ) -> None:
         if config.prometheus is None:
             raise ExporterError("prometheus has no address to listen on: give --prometheus [HOST:]PORT")
@@ -117,6 +118,7 @@ class Prometheus:
         self._state = state
         self._exporters = exporters
         self.not_ready = not_ready
+        self._series = series
         self._lock = threading.Lock()
         self._text = Text()
         self._lost = np.empty(0, "<u8")
@@ -136,7 +138,7 @@ class Prometheus:
                 raise ExporterError("the collector is closing")
             state = self._state()
             self._never_less(state.sources["lost"])
-            series = scrape(state, self._config, self._exporters())
+            series = self._series(state, self._config, self._exporters())
             del state  # the maps are much larger than what is shown of them
             text = self._text.render(series)
         return text + prometheus_client.generate_latest(self._process)
