@@ -18,6 +18,7 @@ from intcollector import kernel, wire
 from intcollector.batch import Batch
 from intcollector.config import Config
 from intcollector.datapath import Datapath
+from intcollector.decoding import KernelDecoder
 from intcollector.layout import LAYOUT, Change
 
 from . import batches
@@ -28,6 +29,8 @@ SEQUENCE_AT = 14 + 20 + 8 + 8
 
 Datapaths = Callable[[Config], Datapath]
 """A loaded program for a config, as if it had seen nothing; see conftest.py."""
+Decoders = Callable[[Config], KernelDecoder]
+"""The same as a decoder, which is told of every packet."""
 
 Hop = Mapping[str, int | None]
 

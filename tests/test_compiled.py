@@ -23,7 +23,6 @@ import pytest
 
 from intcollector import compiled, kernel, loader
 from intcollector.config import Config
-from intcollector.datapath import Datapath
 from intcollector.decoding import KernelDecoder
 from intcollector.errors import LoadError
 from intcollector.loader import Program
@@ -90,6 +89,32 @@ def load(folder: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[Load]:
         one.close()
 
 
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """The name and the content of the file in which SMALL is kept."""
+    folder = tmp_path_factory.mktemp("once")
+    (folder / "small.c").write_text(SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(compiled.FOLDER_VARIABLE, str(folder / "kept"))
+        Program(str(folder / "small.c"), ["STEP=3"], keep=FUNCTIONS).close()
+    path = the_file(folder / "kept")
+    return path.name, path.read_bytes()
+
+
+@pytest.fixture
+def kept(compiled_once: tuple[str, bytes], folder: pathlib.Path, load: Load) -> pathlib.Path:
+    """The file in which SMALL is kept, in this test's folder; it is of use."""
+    name, content = compiled_once
+    folder.mkdir(mode=0o755)
+    path = folder / name
+    path.touch(0o600)
+    path.write_bytes(content)
+    program = load()
+    assert program.kept
+    program.close()
+    return path
+
+
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder.iterdir())
 
@@ -131,8 +156,9 @@ def counted(descriptor: int, at: int = 4) -> int:
 @needs_root
 @pytest.mark.parametrize("transport", ["ring", "perf"])
 def test_the_collector_is_the_same_as_it_was_kept(folder: pathlib.Path, transport: str) -> None:
-    """Every vector becomes the same record and leaves the same state, compiled now or before."""
-    said = []
+    """Every vector becomes the same record and leaves the same state, compiled now or before; each map is of the same
+    kind, sizes, flags, name and BTF."""
+    said, maps = [], []
     for kept in (False, True):
         decoder = KernelDecoder(Config(event_transport=transport, ring_size=1, max_flows=4096))
         try:
@@ -146,6 +172,7 @@ def test_the_collector_is_the_same_as_it_was_kept(folder: pathlib.Path, transpor
                 ]
                 assert answers[-len(group) :] == expected
             state = decoder._datapath.state()
+            maps.append(maps_of(decoder._datapath._program))
             said.append(
                 [
                     answers,
@@ -159,6 +186,7 @@ def test_the_collector_is_the_same_as_it_was_kept(folder: pathlib.Path, transpor
         finally:
             decoder._datapath.close()
     assert said[0] == said[1]
+    assert maps[0] == maps[1] and len(maps[0]) > 10
     assert len(files(folder)) == 1
 
 
@@ -174,20 +202,13 @@ def maps_of(program: Program) -> dict[str, tuple[Any, ...]]:
 
 
 @needs_root
-def test_maps_are_the_same_as_they_were_kept(load: Load, folder: pathlib.Path) -> None:
-    """Kind, sizes, flags, name and BTF of each map, of a small program and of the collector."""
+def test_maps_are_the_same_as_they_were_kept(load: Load) -> None:
+    """Kind, sizes, flags, name and BTF of each map."""
     first, second = load(), load()
     assert (first.kept, second.kept) == (False, True)
     assert maps_of(first) == maps_of(second)
     assert {"locked", "recent", "each", "a_map_of_a_long_name", "others"} == maps_of(first).keys()
     assert maps_of(second)["locked"][0].btf_value and maps_of(second)["a_map_of_a_long_name"][0].flags == 1 << 10
-    maps = []
-    for kept in (False, True):
-        datapath = Datapath(Config(ring_size=1, max_flows=4096))
-        assert datapath._program.kept == kept
-        maps.append(maps_of(datapath._program))
-        datapath.close()
-    assert maps[0] == maps[1] and len(maps[0]) > 10
 
 
 @needs_root
@@ -388,12 +409,14 @@ DAMAGES = {
 @needs_root
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_file_of_no_use_is_replaced(
-    load: Load, folder: pathlib.Path, damage: Callable[[pathlib.Path], None], caplog: pytest.LogCaptureFixture
+    load: Load,
+    kept: pathlib.Path,
+    folder: pathlib.Path,
+    damage: Callable[[pathlib.Path], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whatever is in it, the program is compiled instead, says nothing, and is kept anew; nothing stays open."""
-    load().close()
-    path = the_file(folder)
-    damage(path)
+    damage(kept)
     before = descriptors()
     program = load()
     assert not program.kept
@@ -403,13 +426,14 @@ def test_a_file_of_no_use_is_replaced(
     again = load()
     assert again.kept
     works(again)
-    assert [r for r in caplog.records if r.levelno > logging.DEBUG] == []
-    assert {one for one in files(folder) if one.name != "moved"} == {path} and not path.is_symlink()
+    assert warnings_of(caplog) == []
+    assert {one for one in files(folder) if one.name != "moved"} == {kept} and not kept.is_symlink()
 
 
 @needs_root
 def test_a_program_that_is_refused_is_not_kept(load: Load, folder: pathlib.Path) -> None:
     """The verifier's words are in the error, nothing is kept, and nothing stays open."""
+    load(keep=()).close()  # what bcc opens for good
     before = descriptors()
     for _ in range(2):
         with pytest.raises(LoadError, match=r"(?s)cannot load reads:.*invalid access to packet"):
@@ -465,12 +489,16 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     ],
 )
 def test_a_folder_of_others_is_not_used(
-    load: Load, folder: pathlib.Path, mode: int, owner: int, who: str, caplog: pytest.LogCaptureFixture
+    load: Load,
+    kept: pathlib.Path,
+    folder: pathlib.Path,
+    mode: int,
+    owner: int,
+    who: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Where others can write nothing is read or written; a warning says where, who and what to do."""
-    load().close()
-    path = the_file(folder)
-    text, changed = path.read_bytes(), path.stat().st_mtime_ns
+    text, changed = kept.read_bytes(), kept.stat().st_mtime_ns
     folder.chmod(mode)
     os.chown(folder, owner, owner)
     program = load()
@@ -479,7 +507,7 @@ def test_a_folder_of_others_is_not_used(
     (said,) = warnings_of(caplog)
     assert said.startswith(f"{folder} is not used, since it can be written by {who}")
     assert "chmod go-w" in said and "chown root" in said
-    assert the_file(folder).read_bytes() == text and path.stat().st_mtime_ns == changed
+    assert the_file(folder).read_bytes() == text and kept.stat().st_mtime_ns == changed
     os.chown(folder, 0, 0)
     folder.chmod(0o755)
     assert load().kept
@@ -488,17 +516,15 @@ def test_a_folder_of_others_is_not_used(
 @needs_root
 @pytest.mark.parametrize(("mode", "owner"), [(0o620, 0), (0o602, 0), (0o600, 65534)])
 def test_a_file_of_others_is_replaced(
-    load: Load, folder: pathlib.Path, mode: int, owner: int, caplog: pytest.LogCaptureFixture
+    load: Load, kept: pathlib.Path, mode: int, owner: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What others can write to is not read; a warning names it, and the next one is ours alone."""
-    load().close()
-    path = the_file(folder)
-    path.chmod(mode)
-    os.chown(path, owner, owner)
+    kept.chmod(mode)
+    os.chown(kept, owner, owner)
     assert not load().kept
     (said,) = warnings_of(caplog)
-    assert said.startswith(f"{path} is not used") and "replaced" in said
-    assert (path.stat().st_mode & 0o777, path.stat().st_uid) == (0o600, 0)
+    assert said.startswith(f"{kept} is not used") and "replaced" in said
+    assert (kept.stat().st_mode & 0o777, kept.stat().st_uid) == (0o600, 0)
     caplog.clear()
     assert load().kept and not warnings_of(caplog)
 

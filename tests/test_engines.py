@@ -7,7 +7,6 @@ import dataclasses
 import json
 import multiprocessing
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from intcollector.decoding import KernelDecoder
 from intcollector.layout import OUTCOMES
 
 from . import differ, strategies
+from .frames import Decoders
 from .needs import needs_root
 
 pytestmark = needs_root
@@ -29,20 +29,11 @@ Group = tuple[list[dict], Config, KernelDecoder]
 """Vectors, how a collector is set for them, and a decoder that is set so."""
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[KernelDecoder]:
-    """One for all: loading a program takes longer than setting it anew."""
-    decoder = KernelDecoder(Config())
-    yield decoder
-    decoder.close()
-
-
 @pytest.fixture(params=list(GROUPS), ids=range(len(GROUPS)))
-def group(request: pytest.FixtureRequest, decoder: KernelDecoder) -> Group:
+def group(request: pytest.FixtureRequest, decoders: Decoders) -> Group:
     """The vectors, by what a collector has to be set to."""
     config = Config.from_options(json.loads(request.param))
-    decoder.apply(config)
-    return GROUPS[request.param], config, decoder
+    return GROUPS[request.param], config, decoders(config)
 
 
 def test_both_engines_give_every_vector_its_record(group: Group) -> None:
@@ -122,17 +113,13 @@ def test_the_engines_agree_on_mutations(group: Group, marked: bool) -> None:
 
 
 @pytest.mark.parametrize("one", FOUND, ids=lambda one: one["what"])
-def test_the_engines_agree_on_what_was_found(one: dict[str, Any]) -> None:
+def test_the_engines_agree_on_what_was_found(one: dict[str, Any], decoders: Decoders) -> None:
     """A packet on which they once disagreed is the same to both, and a report."""
     options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in one["options"].items()}
     config = Config(**options)
-    decoder = KernelDecoder(config)
-    try:
-        frame = bytes.fromhex(one["packet"])
-        assert list(decoder.decode([frame])) == [wire.decode(frame, config)]
-        assert wire.decode(frame, config)["outcome"] == "ok"
-    finally:
-        decoder.close()
+    frame = bytes.fromhex(one["packet"])
+    assert list(decoders(config).decode([frame])) == [wire.decode(frame, config)]
+    assert wire.decode(frame, config)["outcome"] == "ok"
 
 
 def test_the_engines_agree_on_structured_packets() -> None:

@@ -26,8 +26,10 @@ from .needs import needs_root
 
 pytestmark = needs_root
 
-NAMES = (f"ic{os.getpid() % 100000}a", f"ic{os.getpid() % 100000}b")
-NAMESPACES = (f"ic{os.getpid()}near", f"ic{os.getpid()}far")
+OURS = f"il{os.getpid()}-"
+"""What all names begin with, here and nowhere else: other processes make interfaces and namespaces at the same time."""
+NAMES = (f"{OURS}a", f"{OURS}b")
+NAMESPACES = (f"{OURS}near", f"{OURS}far")
 FLOWS = Traffic(flows=50, hops=3, packets=5000, rate=1e6)
 MIX = dataclasses.replace(
     FLOWS, sources=7, event_rate=0.3, path_changes=0.1, drop_reports=0.1, congestion_reports=0.2, loss=0.1,
@@ -38,13 +40,13 @@ LONG = dataclasses.replace(MIX, hops=28)
 
 
 def interfaces() -> set[str]:
-    """Those of this namespace."""
-    return set(os.listdir("/sys/class/net"))
+    """Those of this namespace that were made here."""
+    return {name for name in os.listdir("/sys/class/net") if name.startswith(OURS)}
 
 
 def namespaces() -> set[str]:
-    """The named ones."""
-    return set(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else set()
+    """The named ones that were made here."""
+    return {path.name for path in pathlib.Path("/run/netns").glob(f"{OURS}*")}
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -16,10 +16,9 @@ from intcollector.batch import POINT, PROFILE, SOURCE_PREFIX, State
 from intcollector.config import MAX_SOURCES, Config, FromFile, Source
 from intcollector.datapath import TIME_UNITS, Datapath
 from intcollector.datapath import profile as profile_of
-from intcollector.decoding import KernelDecoder
 from intcollector.layout import LATENCY_BUCKETS, LAYOUT, OUTCOMES
 
-from .frames import NONE32, Datapaths, frame, map_fd, quiet
+from .frames import NONE32, Datapaths, Decoders, frame, map_fd, quiet
 from .needs import needs_root
 
 pytestmark = needs_root
@@ -120,7 +119,7 @@ WRITERS: dict[str, Changes] = {
 }
 
 
-def test_several_profiles_at_the_same_time(datapaths: Datapaths) -> None:
+def test_several_profiles_at_the_same_time(datapaths: Datapaths, decoders: Decoders) -> None:
     """Sources of different profiles, marks and units are each read as they write, report by report, by both engines."""
     entries = {source: said for source, said in WRITERS.items() if said}
     config = with_sources(entries)
@@ -132,11 +131,7 @@ def test_several_profiles_at_the_same_time(datapaths: Datapaths) -> None:
         assert (first["switch_id"], second["switch_id"]) == (1, 2)
         assert (first["queue_id"], first["queue_occupancy"], first["l2_egress_port_id"]) == (3, 40, 6)
         assert (first["ingress_timestamp"], first["egress_timestamp"]) == (100, 1000)
-    decoder = KernelDecoder(config)
-    try:
-        assert list(decoder.decode(frames)) == answers
-    finally:
-        decoder.close()
+    assert list(decoders(config).decode(frames)) == answers
     datapath = datapaths(config)
     for one in frames:
         datapath.run(one)

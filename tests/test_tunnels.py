@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,12 +13,11 @@ import pytest
 from intcollector import wire
 from intcollector.batch import State
 from intcollector.config import Config
-from intcollector.decoding import KernelDecoder
 from intcollector.layout import LAYOUT, MAX_HOPS, OUTCOMES
 from intcollector.wire import Tunnel
 
 from . import batches, strategies
-from .frames import NONE32, Datapaths, frame, quiet
+from .frames import NONE32, Datapaths, Decoders, frame, quiet
 from .needs import needs_root
 
 pytestmark = needs_root
@@ -37,9 +36,9 @@ Answers = Callable[[Config, Sequence[bytes]], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def answers() -> Iterator[Answers]:
+def answers(decoders: Decoders) -> Answers:
     """What both engines say of frames, which has to be the same."""
-    decoder = KernelDecoder(CONFIG)
+    decoder = decoders(CONFIG)
 
     def both(config: Config, frames: Sequence[bytes]) -> list[dict[str, Any]]:
         decoder.apply(config)
@@ -47,8 +46,7 @@ def answers() -> Iterator[Answers]:
         assert list(decoder.decode(frames)) == by_python
         return by_python
 
-    yield both
-    decoder.close()
+    return both
 
 
 # --- what is there is found -------------------------------------------------------------------------------------------
