@@ -18,9 +18,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import common
@@ -29,7 +27,6 @@ import urllib3
 
 from intcollector.batch import Batch
 from intcollector.config import Config
-from intcollector.exporters.delivery import Item
 from intcollector.exporters.influxdb import InfluxDB
 from intcollector.layout import HEAD, HOP, Change, ReportFlag
 from intcollector.series import points, texts
@@ -77,25 +74,8 @@ class Events:
         return Batch(heads, hops, np.repeat(np.arange(REPORTS), HOPS), place, BEGIN_NS)
 
 
-class Spelling(InfluxDB):
-    """The exporter, with a clock on its spelling, and a bell for when all is delivered."""
-
-    def __init__(self, config: Config) -> None:
-        self.spelling_s = 0.0
-        self.emptier, self.empty = threading.Event(), threading.Event()
-        super().__init__(config)
-
-    def spell(self, items: Sequence[Item]) -> bytes:
-        begin = time.thread_time()
-        data = super().spell(items)
-        self.spelling_s += time.thread_time() - begin
-        return data
-
-    def delivered(self, points: int) -> None:
-        super().delivered(points)
-        self.emptier.set()
-        if not self.counts().buffered:
-            self.empty.set()
+class Spelling(common.Clocked, InfluxDB):
+    """The exporter, timed."""
 
 
 class Contest:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import common
@@ -26,7 +25,6 @@ from confluent_kafka import Consumer, TopicPartition
 
 from intcollector.batch import Batch
 from intcollector.config import Config
-from intcollector.exporters.delivery import Item
 from intcollector.exporters.kafka import Flight, Kafka
 from intcollector.series import records
 
@@ -50,25 +48,8 @@ class WholeEvents(Events):
         return batch
 
 
-class Timed(Kafka):
-    """The exporter, with a clock on its spelling, and a bell for when all is delivered."""
-
-    def __init__(self, config: Config) -> None:
-        self.spelling_s = 0.0
-        self.emptier, self.empty = threading.Event(), threading.Event()
-        super().__init__(config)
-
-    def spell(self, items: Sequence[Item]) -> bytes:
-        begin = time.thread_time()
-        data = super().spell(items)
-        self.spelling_s += time.thread_time() - begin
-        return data
-
-    def delivered(self, points: int) -> None:
-        super().delivered(points)
-        self.emptier.set()
-        if not self.counts().buffered:
-            self.empty.set()
+class Timed(common.Clocked, Kafka):
+    """The exporter, timed."""
 
 
 class Contest:

@@ -19,6 +19,7 @@ import re
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +28,8 @@ from typing import Any
 import numpy as np
 
 from intcollector import kernel
+from intcollector.config import Config
+from intcollector.exporters.delivery import Item, Pusher
 from intcollector.lab import Lab, inside
 from intcollector.sending import LiveSender, Pace, Sent
 from intcollector.traffic import Traffic
@@ -137,6 +140,27 @@ def seconds(of: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     of()
     return time.perf_counter() - begin
+
+
+class Clocked(Pusher):
+    """With a clock on an exporter's spelling, and a bell for when all is delivered. In front of the exporter's class."""
+
+    def __init__(self, config: Config) -> None:
+        self.spelling_s = 0.0
+        self.emptier, self.empty = threading.Event(), threading.Event()
+        super().__init__(config)
+
+    def spell(self, items: Sequence[Item]) -> bytes:
+        begin = time.thread_time()
+        data = super().spell(items)
+        self.spelling_s += time.thread_time() - begin
+        return data
+
+    def delivered(self, points: int) -> None:
+        super().delivered(points)
+        self.emptier.set()
+        if not self.counts().buffered:
+            self.empty.set()
 
 
 @contextlib.contextmanager

@@ -217,6 +217,19 @@ def prometheus(folder: pathlib.Path, target: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def disk(folder: pathlib.Path, kib: int) -> Iterator[pathlib.Path]:
+    """A small disk, which a test can fill; the test is skipped where that cannot be made."""
+    folder.mkdir()
+    ran = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], capture_output=True)
+    if ran.returncode:
+        pytest.skip(f"a small disk needs root and mount: {ran.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
 def silent() -> Iterator[int]:
     """A port that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -27,7 +27,7 @@ from intcollector.exporters.delivery import Chunk, Item, Pusher, Refusal, folder
 from intcollector.series import Counts
 
 from . import servers
-from .servers import wait
+from .servers import disk, wait
 
 WIDTH = 100
 """Bytes of a line."""
@@ -538,15 +538,8 @@ def test_a_mistake_in_the_program_is_a_problem(tmp_path: pathlib.Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A disk of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    ran = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
-    if ran.returncode:
-        pytest.skip(f"a small disk needs root and mount: {ran.stderr.decode().strip()}")
-    try:
+    with disk(tmp_path / "disk", 256) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_disk_of_the_spool_is_full(

@@ -19,7 +19,7 @@ from intcollector.exporters.jsonl import JsonLines
 from intcollector.series import Counts, records
 
 from .batches import batch_of, news, report
-from .servers import wait
+from .servers import disk, wait
 
 SAID = [
     {**news(report({"switch_id": 4, "hop_latency": i}), "new_flow"), "received_ns": 1_700_000_000_000_000_000 + i}
@@ -105,16 +105,9 @@ def test_reopen_that_fails(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixt
 
 @pytest.fixture
 def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A disk of 64 KiB that only this process sees the way to."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    ran = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if ran.returncode:
-        pytest.skip(f"a small disk needs root and mount: {ran.stderr.decode().strip()}")
-    try:
+    """A disk of 64 KiB."""
+    with disk(tmp_path / "disk", 64) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_disk_full(small_disk: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
