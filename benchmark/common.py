@@ -143,7 +143,7 @@ def seconds(of: Callable[[], Any]) -> float:
 
 
 class Clocked(Pusher):
-    """With a clock on an exporter's spelling, and a bell for when all is delivered. In front of the exporter's class."""
+    """A clock on an exporter's spelling, and a bell for when all is delivered. Stands in front of its class."""
 
     def __init__(self, config: Config) -> None:
         self.spelling_s = 0.0
