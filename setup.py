@@ -12,7 +12,7 @@ SOURCES = sorted(p for p in pathlib.Path("bpf").rglob("*") if p.suffix in (".c",
 
 
 class BuildWithSources(build_py):
-    """Takes the C sources along, where intcollector.layout.bpf_folder() looks for them."""
+    """Takes the C sources along, where intcollector.place.bpf_folder() looks for them."""
 
     def run(self) -> None:
         super().run()

@@ -246,16 +246,25 @@ def configuration(arguments: argparse.Namespace, argv: Sequence[str], in_force: 
 
 def run(arguments: argparse.Namespace) -> int:
     """`run`: SIGINT and SIGTERM end it, SIGHUP reads the options and opens the files again."""
-    from .collector import Collector
+    from .program import Loading
 
     config = configuration(arguments, arguments.argv)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
-    with _signals() as ended, contextlib.closing(Collector(config, arguments.interfaces)) as collector:
+    with _signals() as ended:
+        loading = Loading(config)
+        from .collector import Collector  # meanwhile
+
+        _run(Collector(config, arguments.interfaces, loading), arguments, ended)
+    return 0
+
+
+def _run(opened: Any, arguments: argparse.Namespace, ended: Callable[[Callable[[], None]], None]) -> None:
+    """Until it ends."""
+    with contextlib.closing(opened) as collector:
         signal.signal(signal.SIGHUP, lambda *_: collector.soon(lambda: _reload(collector, arguments)))
         _greet(collector)
         ended(collector.stop)
         collector.run()
-    return 0
 
 
 def _greet(collector: Any) -> None:

@@ -19,6 +19,7 @@ from .config import Config, FromFile, content_of, path_of
 from .datapath import Datapath
 from .errors import UsageError
 from .exporters import EXPORTERS, PROMETHEUS, close_together, exporter_class
+from .program import Loading
 
 if TYPE_CHECKING:
     from .exporters import Counts, Exporter
@@ -147,7 +148,8 @@ class Collector:
     Errors of the constructor: LoadError, AttachError, ExporterError; it leaves nothing behind then.
     """
 
-    def __init__(self, config: Config, interfaces: Sequence[str]) -> None:
+    def __init__(self, config: Config, interfaces: Sequence[str], loading: Loading | None = None) -> None:
+        """loading: the kernel program, if that was begun before."""
         self.config = config
         self.attachments: list[Attachment] = []
         self.exporters: dict[str, Exporter] = {}
@@ -158,7 +160,7 @@ class Collector:
         _look_for(interfaces)
         used = [name for name in EXPORTERS if getattr(config, name)]
         with _importing(".interface", *(f".exporters.{name}" for name in used)):
-            self.datapath = Datapath(config)
+            self.datapath = Datapath(config, loading=loading)
         try:
             self._open(interfaces, used)
         except BaseException:

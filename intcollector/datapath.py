@@ -15,7 +15,6 @@ import logging
 import mmap
 import os
 import platform
-import re
 import socket
 import struct
 import time
@@ -46,12 +45,10 @@ from .batch import (
 from .config import Config, Network
 from .errors import LoadError
 from .layout import ACCEPTED, CELL, HEAD, HEAD_CELLS, HOP, LAYOUT, OUTCOMES, ReportFlag, offset
-from .loader import Program
+from .program import FUNCTION, FUNCTIONS, LONG_WAY, MISSING, Loading, Wanted, cpu_numbers, kernel_version
 
 log = logging.getLogger(__name__)
 
-SOURCE_FILE, FUNCTION, LONG_WAY, SPREAD = "collector.c", "collector", "any_packet", "spread"
-FUNCTIONS = (FUNCTION, LONG_WAY, SPREAD)
 FIRST_HOP_CELL = HEAD_CELLS + 1
 CELL_AT = offset(HOP, "cell")
 """Where every cell has its number."""
@@ -65,19 +62,9 @@ MAX_WAITING = 1024
 PROG_ARRAY, ATTACH_CPUMAP = 3, 35
 SPREAD_QUEUE = 4096
 """Reports that wait for another CPU, at most: what it does in about a millisecond."""
-MISSING = {
-    "NO_COARSE_CLOCK": (5, 11), "NO_CMPXCHG": (5, 12), "NO_MAPPED_ARRAYS": (5, 5), "NO_CPUMAP_PROGRAMS": (5, 9),
-}  # fmt: skip
-"""What the program is told to do without, and since when Linux has it."""
 MAX_TEST_RUN = 3498
 """Bytes that BPF_PROG_TEST_RUN takes: what fits into a page beside XDP's own room."""
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def kernel_version() -> tuple[int, int]:
-    """The running kernel's (major, minor)."""
-    match = re.match(r"(\d+)\.(\d+)", platform.release())
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def clock_offset_ns() -> int:
@@ -395,26 +382,20 @@ class Datapath:
     time, or taken from there. Errors: LoadError; nothing is left behind then.
     """
 
-    def __init__(self, config: Config, *, tell_all: bool = False, keep: bool = True) -> None:
+    def __init__(
+        self, config: Config, *, tell_all: bool = False, keep: bool = True, loading: Loading | None = None
+    ) -> None:
+        """keep: the program, for the next one. loading: where it comes from, if that was begun before."""
         self._tell_all = tell_all
-        ring = config.event_transport == "ring" or (config.event_transport == "auto" and kernel_version() >= (5, 8))
-        size = 1 << (config.ring_size * 1024 * 1024 - 1).bit_length()
-        defines = [f"MAX_FLOWS={config.max_flows}"]
-        defines += [f"RING_PAGES={size // 4096}"] if ring else ["PERF"]
-        self._cpus = _cpus("possible")
-        defines.append(f"CPUS={self._cpus[-1] + 1}")
-        defines += [name for name, since in MISSING.items() if kernel_version() < since]
-        can_spread = "NO_CPUMAP_PROGRAMS" not in defines
-        if config.cpus and not can_spread:
-            raise LoadError("--cpus needs Linux 5.9: before, a CPU map has no programs")
-        functions = FUNCTIONS if can_spread else FUNCTIONS[:2]
-        self._program = Program(SOURCE_FILE, defines, keep=functions if keep else ())
+        wanted = Wanted.by(config)
+        self._cpus = cpu_numbers("possible")
+        self._program = loading.program() if loading else wanted.program(keep=keep)
         self._copies: list[int] = []
         self._views: dict[str, np.ndarray] = {}
         self._to_close = contextlib.ExitStack()
         self._to_close.callback(self._program.close)
         try:
-            self._set_up(config, ring, size)
+            self._set_up(config, wanted.ring, wanted.size)
         except BaseException:
             self.close()
             raise
@@ -458,7 +439,7 @@ class Datapath:
         self._can_resume = True
         self._left: collections.deque[Batch] = collections.deque()  # what the last drain did not get to
         self.apply(config)
-        online = _cpus("online")
+        online = cpu_numbers("online")
         self.transport: Transport = (
             Ring(self._maps["events"], size)
             if ring
@@ -485,7 +466,7 @@ class Datapath:
     def _spread(self, count: int) -> None:
         """Have reports sent to so many CPUs: each has a queue, and a thread of the kernel that runs a copy of the
         program on what is in it. Errors: LoadError, before Linux 5.9 or if there are not so many CPUs."""
-        online = _cpus("online")
+        online = cpu_numbers("online")
         if count > len(online):
             raise LoadError(
                 f"cannot spread over {count} CPUs: {len(online)} are online; give --cpus {len(online)} or less"
@@ -697,10 +678,3 @@ def _points(whose: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def _power_of_two(size: int) -> int:
     """The largest that is not above size, which is 1 or more."""
     return 1 << (size.bit_length() - 1)
-
-
-def _cpus(which: str) -> list[int]:
-    """The CPUs that are online, or possible, which is what a per-CPU map has values for: `0-3,8` in /sys."""
-    with open(f"/sys/devices/system/cpu/{which}") as file:
-        ranges = [part.split("-") for part in file.read().strip().split(",")]
-    return [cpu for r in ranges for cpu in range(int(r[0]), int(r[-1]) + 1)]

@@ -10,8 +10,10 @@ import errno
 import os
 import platform
 import struct
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # a program is loaded while this is being imported
+    import numpy as np
 
 MAP_CREATE = 0
 MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD = 1, 2, 3, 4, 5
@@ -192,6 +194,8 @@ def map_items(
     stops after entries. locked: each value is copied with its spin lock held. A hash that changes meanwhile may show an
     entry twice or not at all; the kernel cannot lock it.
     """
+    import numpy as np
+
     if not entries:
         return np.empty(0, key), np.empty(0, value)
     # Room for all there may be, of which only what is written to becomes memory: no second copy of a large map.
@@ -231,6 +235,8 @@ def map_items(
 
 def _longer(array: np.ndarray, length: int) -> np.ndarray:
     """With room for more."""
+    import numpy as np
+
     longer = np.empty(length, array.dtype)
     longer[: len(array)] = array
     return longer
@@ -244,6 +250,8 @@ def _items_one_by_one(
     descriptor: int, key: np.dtype, value: np.dtype, entries: int, array: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """map_items() where the kernel has no batches for this map (Linux 5.6, per-CPU arrays 5.13): a call an entry."""
+    import numpy as np
+
     keys, values = np.zeros(entries, key), np.zeros(entries, value)
     if array:
         keys = np.arange(entries, dtype="<u4").view(key)

@@ -7,24 +7,13 @@ sentence. Hidden padding cannot occur: an offset that C would round up is refuse
 from __future__ import annotations
 
 import enum
-import pathlib
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import LayoutError
-
-PACKAGE = pathlib.Path(__file__).resolve().parent
-
-
-def bpf_folder() -> pathlib.Path:
-    """Where the C sources are: in a checkout beside the package, installed inside it."""
-    for folder in (PACKAGE.parent / "bpf", PACKAGE / "bpf"):
-        if (folder / "report.h").is_file():
-            return folder
-    raise LayoutError(f"bpf/report.h is neither beside nor inside {PACKAGE}: the installation is incomplete")
-
+from .place import bpf_folder
 
 SCALARS = {f"u{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)}
 

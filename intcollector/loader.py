@@ -24,7 +24,7 @@ from typing import Any
 
 from . import compiled, kernel
 from .errors import LoadError
-from .layout import bpf_folder
+from .place import bpf_folder
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,10 @@ def _stderr_to(file: Any) -> Iterator[None]:
         os.close(saved)
 
 
+class NotKept(LoadError):
+    """A program was to be taken from where it is kept, and is not there."""
+
+
 class Program:
     """One C file, compiled; or from where it was kept when it was compiled before.
 
@@ -97,9 +101,11 @@ class Program:
     the verifier. Errors: LoadError, with what the compiler or the verifier said.
     """
 
-    def __init__(self, source: str, defines: Sequence[str] = (), *, keep: Sequence[str] = ()) -> None:
+    def __init__(
+        self, source: str, defines: Sequence[str] = (), *, keep: Sequence[str] = (), may_compile: bool = True
+    ) -> None:
         """source: a file name in bpf/. defines: -D options without the -D. keep: the functions that will be loaded, if
-        the program is to be kept for next time."""
+        the program is to be kept for next time. may_compile: if not, a program that was not kept is NotKept."""
         self._path = bpf_folder() / source
         self._text = whole_text(self._path)
         self._flags = [*FLAGS, *_include_folders(), *(f"-D{d}" for d in defines)]
@@ -112,6 +118,8 @@ class Program:
         folder = compiled.folder() if keep else None
         file = folder and folder / compiled.name_of([self._text, *self._flags, *keep, *_compiler()])
         if not (file and self._take_kept(file)):
+            if not may_compile:
+                raise NotKept(f"{self._path.name} has to be compiled")
             self._compile()
             try:
                 with _seconds(self, "load_s"):

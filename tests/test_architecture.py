@@ -12,9 +12,10 @@ MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in so
 
 LAYERS = (
     ("errors", "kernel"),
+    ("place",),
     ("layout", "capture", "lab", "compiled"),
     ("config", "batch", "wire", "loader"),
-    ("groups", "layers", "postcards"),
+    ("groups", "layers", "postcards", "program"),
     ("__init__", "series", "datapath", "interface", "traffic", "exporters.influxdb_server"),
     (
         "exporters.__init__",

@@ -25,7 +25,9 @@ from intcollector import compiled, kernel, loader
 from intcollector.config import Config
 from intcollector.decoding import KernelDecoder
 from intcollector.errors import LoadError
-from intcollector.loader import Program
+from intcollector.loader import NotKept, Program
+from intcollector.program import FUNCTIONS as FUNCTIONS_OF_IT
+from intcollector.program import Loading, Wanted
 
 from . import differ, strategies
 from .needs import needs_root
@@ -709,3 +711,29 @@ def test_processes_that_start_at_once(load: Load, folder: pathlib.Path, tmp_path
     program = load()
     assert program.kept
     works(program)
+
+
+@needs_root
+def test_loaded_while_the_rest_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is begun before anything else is imported is the program that was kept; where none was, nothing is compiled
+    beside the rest, but by who asks for the program."""
+    config = Config(ring_size=1)
+    Loading(config).program().close()
+    loading = Loading(config)
+    loading._thread.join()
+    assert loading._program is not None
+    program = loading.program()
+    assert program.kept and set(program._loaded) == set(FUNCTIONS_OF_IT)
+    program.close()
+    monkeypatch.setenv(compiled.FOLDER_VARIABLE, "")
+    with pytest.raises(NotKept):
+        Wanted.by(config).program(may_compile=False)
+
+
+def test_no_numpy_before_the_program_is_loaded() -> None:
+    """Importing what loads the program imports nothing that takes long."""
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, intcollector.program; print('numpy' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == "False\n"

@@ -27,6 +27,7 @@ from intcollector.datapath import Datapath, PerfBuffer, to_batch
 from intcollector.errors import LoadError
 from intcollector.layout import CELL, HEAD, HEAD_CELLS, HOP, MAX_HOPS, offset
 from intcollector.loader import Program
+from intcollector.program import cpu_numbers
 
 from .frames import Datapaths, frame, map_fd, numbered, quiet
 from .needs import needs_root
@@ -513,7 +514,7 @@ def test_power_of_two_pages() -> None:
 
 def test_cpus() -> None:
     """The CPUs that are online are among the possible ones, and this process runs on them."""
-    online, possible = under_test._cpus("online"), under_test._cpus("possible")
+    online, possible = cpu_numbers("online"), cpu_numbers("possible")
     assert os.sched_getaffinity(0) <= set(online) <= set(possible)
     assert len(possible) == len(set(possible))
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intcollector import kernel, layout
+from intcollector import kernel, layout, place
 from intcollector.config import Config
-from intcollector.datapath import SOURCE_FILE
 from intcollector.errors import LayoutError, LoadError
 from intcollector.layout import LAYOUT, Layout
 from intcollector.loader import Program
+from intcollector.place import bpf_folder
+from intcollector.program import SOURCE_FILE
 
 from .frames import ARRAYS, HASHES, Datapaths, map_fd
 from .needs import needs_root
@@ -64,7 +65,7 @@ def gcc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("gcc")
     source, program = folder / "layout.c", folder / "layout"
     source.write_text("\n".join(lines))
-    subprocess.run(["gcc", "-Wall", "-Werror", f"-I{layout.bpf_folder()}", "-o", program, source], check=True)
+    subprocess.run(["gcc", "-Wall", "-Werror", f"-I{bpf_folder()}", "-o", program, source], check=True)
     said = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     return {first: rest for first, *rest in map(str.split, said.splitlines())}
 
@@ -293,6 +294,6 @@ def test_nested_structs_and_arrays() -> None:
 
 def test_the_installation_is_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without bpf/report.h the error says where it was looked for."""
-    monkeypatch.setattr(layout, "PACKAGE", tmp_path)
+    monkeypatch.setattr(place, "PACKAGE", tmp_path)
     with pytest.raises(LayoutError, match=f"neither beside nor inside {tmp_path}"):
-        layout.bpf_folder()
+        place.bpf_folder()

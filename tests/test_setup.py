@@ -107,7 +107,7 @@ def test_wheel(tmp_path: pathlib.Path) -> None:
 
     assert sources(target / "intcollector/bpf") == sources(ROOT / "bpf")
     found = subprocess.run(
-        [sys.executable, "-c", "from intcollector.layout import bpf_folder; print(bpf_folder())"],
+        [sys.executable, "-c", "from intcollector.place import bpf_folder; print(bpf_folder())"],
         env={**os.environ, "PYTHONPATH": str(target)},
         cwd=tmp_path,
         capture_output=True,

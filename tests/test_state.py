@@ -19,7 +19,8 @@ from intcollector import kernel, wire
 from intcollector.batch import State
 from intcollector.config import PROFILES, Config
 from intcollector.datapath import Datapath
-from intcollector.layout import LATENCY_BUCKETS, MAX_HOPS, OUTCOMES, FlowFlag, bpf_folder
+from intcollector.layout import LATENCY_BUCKETS, MAX_HOPS, OUTCOMES, FlowFlag
+from intcollector.place import bpf_folder
 
 from . import batches
 from .frames import NONE32, Datapaths, Hop, frame, numbered, on_all_cpus, on_one_cpu, quiet, two_cpus
