@@ -22,6 +22,7 @@ from typing import Any
 import common
 from bench_influxdb import POINTS, REPORTS, Events
 
+from intcollector.batch import Batch
 from intcollector.config import Config
 from intcollector.exporters.delivery import Chunk, Pusher, Refusal
 from intcollector.exporters.influxdb import InfluxDB
@@ -122,11 +123,23 @@ def resident() -> int:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def memory(config: Config) -> dict[str, float]:
+def in_parts(source: Events, events: int) -> Iterator[Batch]:
+    """Batches of so many events, each with memory of its own."""
+    while True:
+        whole = source.next()
+        for first in range(0, len(whole), events):
+            part = whole[first : first + events]
+            reports, hops, hop_report, hop_index = (
+                array.copy() for array in (part.reports, part.hops, part.hop_report, part.hop_index)
+            )
+            yield Batch(reports, hops, hop_report, hop_index, part.clock_ns)
+
+
+def memory(config: Config, events: int) -> dict[str, float]:
     """In a process of its own: what it takes while everything is away, for five times what the buffer holds."""
-    source = Events()
+    batches = in_parts(Events(), events)
     exporter = Nowhere(config)
-    exporter.write(source.next())
+    exporter.write(next(batches))
     while exporter.counts().buffered:
         pass
     exporter.away = True
@@ -134,23 +147,27 @@ def memory(config: Config) -> dict[str, float]:
     size = 0
     counts = exporter.counts()
     while size < 5 * config.push_buffer << 20:
-        batch = source.next()
-        size += sum(item.size for item in exporter.take(batch))
+        batch = next(batches)
+        size += sum(item.size + exporter.ITEM_SIZE for item in exporter.take(batch))
         exporter.write(batch)
         most = max(most, resident())
         counts = exporter.counts()
         assert counts.accepted == counts.delivered + sum(counts.lost.values()) + counts.buffered
     exporter.close(0)
-    return {"MiB": (most - before) / 2**20, "points told": counts.accepted, "points lost": sum(counts.lost.values())}
+    lost = sum(counts.lost.values())
+    told = {"points told": counts.accepted, "points kept": counts.buffered, "points lost": lost}
+    return {"MiB": (most - before) / 2**20, **told}
 
 
 def bounded(folder: pathlib.Path) -> Iterator[common.Row]:
-    for buffer, spool in ((16, None), (64, None), (16, str(folder / "away"))):
+    away = str(folder / "away")
+    for buffer, spool, events in ((16, None, REPORTS), (64, None, REPORTS), (16, None, 1), (16, away, REPORTS)):
         ran = subprocess.run(
-            [sys.executable, __file__, "--memory", json.dumps({"push_buffer": buffer, "spool": spool})],
+            [sys.executable, __file__, "--events", str(events), "--memory",
+             json.dumps({"push_buffer": buffer, "spool": spool})],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True,
         )  # fmt: skip
-        shown = f"--push-buffer {buffer}{' --spool' if spool else ''}"
+        shown = f"--push-buffer {buffer}{' --spool' if spool else ''}{', events one by one' if events == 1 else ''}"
         yield {"memory while all is away": shown, **json.loads(ran.stdout), "of MiB": buffer}
 
 
@@ -223,9 +240,11 @@ def main() -> int:
     parser = common.parser(__doc__, rounds=5)
     parser.add_argument("--minute", type=int, default=600_000, help="points of a minute (default: 600000)")
     parser.add_argument("--memory", help="as the process that is looked at; a Config as JSON")
+    parser.add_argument("--events", type=int, default=REPORTS, help="that this process is given at a time")
     arguments = parser.parse_args()
     if arguments.memory:
-        print(json.dumps(memory(Config(influxdb="http://127.0.0.1:9", **json.loads(arguments.memory)))))
+        config = Config(influxdb="http://127.0.0.1:9", **json.loads(arguments.memory))
+        print(json.dumps(memory(config, arguments.events)))
         return 0
     os.environ["PATH"] += f"{os.pathsep}{common.ROOT / '.venv/servers/usr/bin'}"
     with tempfile.TemporaryDirectory() as name:

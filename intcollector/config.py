@@ -133,16 +133,19 @@ def address(text: str) -> tuple[str, int] | None:
 
 
 def http_url(text: str) -> str:
-    """The address of an HTTP server."""
+    """The address of an HTTP server. Errors: UsageError, which does not repeat what may be a password."""
+    if "?" in text or "#" in text:
+        raise UsageError("an InfluxDB address has no ? or #: user, password and database have options of their own")
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
+        (parts.hostname or "").encode("idna")  # as who looks it up does
+    except ValueError:  # a port, an IPv6 address or a name that is none
         right = False
+    if "@" in (parts.netloc if right else text):
+        raise UsageError("an InfluxDB address must not hold a password: other users of this machine can read it")
     if not right:
         raise UsageError(f"{text!r} is not an http:// or https:// address")
-    if parts.username or parts.password:
-        raise UsageError("an InfluxDB address must not hold a password: other users of this machine can read it")
     return parts.geturl().rstrip("/")
 
 

@@ -23,6 +23,7 @@ from intcollector.config import (
     Network,
     Source,
     content_of,
+    http_url,
     read_drop_reasons,
     read_links,
     read_sources,
@@ -467,3 +468,40 @@ def test_examples() -> None:
     assert config.of_source("2001:db8::1").queue_occupancy_bytes == 80
     assert read_drop_reasons(reasons.encode(), "") == ((80, "acl_deny"), (128, "next_id_miss"))
     assert read_links(links.encode(), "") == ((1, 3, 2), (2, 1, 17))
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://db", "http://", "db:0", "db:99999", "http://db:x", "http://[::1", "http://db..example.net:8086",
+     f"http://{'a' * 64}.net"],
+)  # fmt: skip
+def test_what_is_no_http_address(text: str) -> None:
+    """Another scheme, and a host or port that cannot be, is refused, and repeated."""
+    with pytest.raises(UsageError) as refused:
+        http_url(text)
+    assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://me:hunter2@db", "hunter2@db:8086", "http://me:hunter2@db:99999", "http://me:hun/ter2@db", "me:hunter2@[db",
+     "http://db:8086/?u=me&p=hunter2", "db/?p=hunter2", "http://db:99999/?p=hunter2", "http://db/#hunter2",
+     "http://db?hunter2"],
+)  # fmt: skip
+def test_a_password_in_an_address(text: str) -> None:
+    """An address that may hold a password is refused, and not repeated."""
+    with pytest.raises(UsageError) as refused:
+        http_url(text)
+    assert "password" in str(refused.value) and "ter2" not in str(refused.value)
+
+
+def test_http_addresses() -> None:
+    """What an address may be: a host or an IP address, with a port, a path and a scheme or without."""
+    for text, url in (
+        ("db.example.net:8086", "http://db.example.net:8086"), ("https://db_1/influx/", "https://db_1/influx"),
+        ("http://[fe80::1]:8086", "http://[fe80::1]:8086"), ("http://db/a@b", "http://db/a@b"),
+    ):  # fmt: skip
+        assert http_url(text) == url

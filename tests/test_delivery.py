@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,9 +25,14 @@ from intcollector.config import Config
 from intcollector.errors import ExporterError
 from intcollector.exporters import close_together
 from intcollector.exporters.delivery import Chunk, Item, Pusher, Refusal, folder_of
+from intcollector.exporters.influxdb import InfluxDB
+from intcollector.exporters.jsonl import JsonLines
+from intcollector.exporters.kafka import Kafka
 from intcollector.series import Counts
 
 from . import servers
+from .batches import batch_of
+from .pushing import NOW_NS, many
 from .servers import disk, wait
 
 WIDTH = 100
@@ -40,6 +46,7 @@ class Scripted(Pusher):
     name = "scripted"
     reasons = ("rejected",)
     LINES = 5
+    ITEM_SIZE = 0
 
     def __init__(self, config: Config, arrived: list[int] | None = None, to: str = "there") -> None:
         super().__init__(config)
@@ -222,6 +229,7 @@ def test_rest_that_finds_no_room(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
     with pytest.raises(Refusal):
         exporter._push()
     assert arrived == [0, 1, 2, 3, 4, 5] and sums_close(exporter.counts())
+    assert exporter.counts().spool_failures == 2
     exporter.close(0)
     assert (exporter.counts().buffered, sum(exporter.counts().lost.values())) == (4, 0)
     again = Scripted(config, arrived)
@@ -229,6 +237,38 @@ def test_rest_that_finds_no_room(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
     again._push()
     again.close(0)
     assert arrived == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9]
+
+
+def test_rest_that_is_damaged(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was left of a chunk and is damaged at the next start is counted, as recovered and lost, and said, once."""
+    config = Config(spool=str(tmp_path))
+    arrived: list[int] = []
+    exporter = Scripted(config, arrived)
+    exporter.open_spool()
+    told(exporter, range(10))
+    exporter.write_ahead()
+    exporter.script.extend(["part", "refuse"])
+    with pytest.raises(Refusal):
+        exporter._push()
+    killed(exporter)
+    (path,) = tmp_path.rglob("rest")
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    for recovered, damaged in ((9, 4), (5, 0)):
+        exporter = Scripted(config, arrived)
+        exporter.open_spool()
+        counts = exporter.counts()
+        assert (counts.recovered, counts.accepted, counts.lost["spool_damaged"]) == (recovered, recovered, damaged)
+        assert sums_close(counts) and counts.buffered == 5
+        exporter.close(0)
+    assert caplog.text.count(f"{path} is damaged: 4 points are lost") == 1
+    exporter = Scripted(config, arrived)
+    exporter.open_spool()
+    exporter._push()
+    exporter.close(0)
+    assert arrived == [0, 5, 6, 7, 8, 9]
+    assert {file.name for file in tmp_path.rglob("*") if file.is_file()} == {"lock", "target"}
 
 
 class Killed(BaseException):
@@ -353,6 +393,54 @@ def test_oldest_point_s_age(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
     again.close(0)
 
 
+@pytest.mark.parametrize("kind", [InfluxDB, JsonLines, Kafka])
+def test_memory_is_counted(monkeypatch: pytest.MonkeyPatch, kind: type[InfluxDB | JsonLines | Kafka]) -> None:
+    """What points that wait take of the memory is not more than is counted for them, however few came at a time."""
+    monkeypatch.setattr(kind, "start", lambda self: None)
+    exporter = kind(Config(influxdb="http://127.0.0.1:9", jsonl="/dev/null", kafka="127.0.0.1:9", kafka_topic="x"))
+    for events, batches in ((1, 400), (20, 100)):
+        exporter.write(batch_of(many(events)))
+        told = [batch_of(many(events)) for _ in range(batches)]
+        counted = exporter.counts().buffered_bytes
+        tracemalloc.start()
+        for batch in told:
+            exporter.write(batch)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        held += sum(a.nbytes for b in told for a in (b.reports, b.hops, b.hop_report)) * (kind is not InfluxDB)
+        assert held <= exporter.counts().buffered_bytes - counted <= 2.5 * held
+    monkeypatch.setattr(exporter, "_limit", 1 << 17)
+    exporter.write(batch_of(many(1)))
+    counts = exporter.counts()
+    assert counts.lost["buffer_full"] > 0
+    assert counts.buffered_bytes == sum(item.size + kind.ITEM_SIZE for item, _ in exporter._items) <= 1 << 17
+    exporter.ahead()
+    left = sum(item.size + kind.ITEM_SIZE for item, _ in exporter._items)
+    assert exporter.counts().buffered_bytes == left + sum(len(chunk.data) for chunk in exporter._chunks)
+    exporter.close(0)
+    assert sums_close(exporter.counts()) and exporter.counts().buffered_bytes == 0
+
+
+def test_progress_ends_a_problem() -> None:
+    """As soon as something is delivered again, the exporter is up and begins anew to wait for short, however much there
+    is still to deliver; that a chunk was cut into parts is no progress, and what deliver() waits for now stays."""
+    seen: list[tuple[bool, int]] = []
+
+    class Looking(Scripted):
+        def deliver(self, chunk: Chunk, timeout_s: float) -> None:
+            seen.append((self.counts().up, self._refusals))
+            super().deliver(chunk, timeout_s)
+
+    exporter = Looking(Config())
+    told(exporter, range(20))
+    exporter.script.extend(["halves", "reject", "ok", "ok", "wait", "ok"])
+    exporter._say(Refusal("away", "it is away"))
+    exporter._refusals = 7
+    exporter._push()
+    assert seen == [(False, 7), (False, 7), (True, 0), (True, 0), (True, 0), (False, 0), (True, 0)]
+    exporter.close(0)
+
+
 # --- with their threads -----------------------------------------------------------------------------------------------
 
 
@@ -417,14 +505,16 @@ def test_one_that_hangs_holds_nobody(tmp_path: pathlib.Path, started: Started, s
     assert hangs.arrived == list(range(10_005))
 
 
+@pytest.mark.parametrize("answer", ["ok", "refuse"])
 @pytest.mark.parametrize("spooled", [False, True])
 def test_close_takes_its_time_and_says_what_is_left(
-    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, spooled: bool
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, spooled: bool, answer: str
 ) -> None:
     """Closing ends though deliver() does not; what is left is lost, or with a spool kept for the next start, and said;
-    what a stuck deliver() does after that changes no count."""
+    what a stuck deliver() does after that changes no count and is not told."""
     config = Config(push_interval=0.02, spool=str(tmp_path) if spooled else None)
     exporter = Stuck(config)
+    exporter.script.append(answer)
     exporter.start()
     told(exporter, range(100))
     assert exporter.tried.wait(servers.DEADLINE_S)
@@ -441,6 +531,7 @@ def test_close_takes_its_time_and_says_what_is_left(
     assert dataclasses.replace(exporter.counts(), age_s=0) == counts
     exporter.close(0)
     assert dataclasses.replace(exporter.counts(), age_s=0) == counts
+    assert "sent again" not in caplog.text
     if spooled:
         again = Scripted(config)
         again.start()
@@ -528,6 +619,7 @@ def test_a_mistake_in_the_program_is_a_problem(tmp_path: pathlib.Path) -> None:
             exporter.start()
             told(exporter, range(3))
             assert "its worker ended by a mistake" in (wait(exporter.problem, "the problem") or "")
+            assert not exporter.counts().up
             exporter.close(1)
         assert exporter.counts().lost["closed"] == 3 and sums_close(exporter.counts())
 
@@ -566,6 +658,31 @@ def test_disk_of_the_spool_is_full(
     told(exporter, range(20_000, 20_010))
     wait(lambda: "can be written to again" in caplog.text, "the spool works again")
     wait(lambda: exporter.counts().delivered == 20_010 - lost, "these, too")
+
+
+def test_disk_that_fails_at_the_end(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk does not take any more at the end is delivered, though there was nothing to deliver before."""
+
+    class Idle(Scripted):
+        idle = threading.Event()
+
+        def _push(self) -> int:
+            chunks = super()._push()
+            self.idle.set()
+            return chunks
+
+    exporter = Idle(Config(push_interval=60, spool=str(tmp_path)))
+    exporter.start()
+
+    def append(chunk: Chunk) -> None:
+        assert exporter.idle.wait(servers.DEADLINE_S)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(exporter._spool, "append", append)
+    told(exporter, range(10))
+    exporter.close(5)
+    assert exporter.arrived == list(range(10)) and sums_close(exporter.counts())
+    assert exporter.counts().lost["closed"] == 0 and exporter.counts().spool_failures == 1
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -615,8 +732,6 @@ def test_kill_9(tmp_path: pathlib.Path) -> None:
             safe += seen
             if run == 1:
                 server.start()
-        from intcollector.exporters.influxdb import InfluxDB
-
         exporter = InfluxDB(Config(influxdb=server.url, influxdb_database="killed", spool=str(spool)))
         wait(lambda: exporter.counts().buffered == 0, "what was left is delivered")
         exporter.close(10)
@@ -626,8 +741,6 @@ def test_kill_9(tmp_path: pathlib.Path) -> None:
         times = sorted(point["time"] for point in stored)
         assert len(times) == len(set(times)) >= safe / 2  # a report has two points
         # Up to the kill nothing is missing: what is there of each run is its beginning.
-        from .pushing import NOW_NS
-
         for run in range(runs):
             of_run = [t - NOW_NS - run * 10**9 for t in times if run * 10**9 <= t - NOW_NS < (run + 1) * 10**9]
             assert of_run == [1000 * (i // 20) + i % 20 for i in range(len(of_run))] != []

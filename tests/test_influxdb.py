@@ -256,8 +256,10 @@ def test_times_are_never_taken_twice(pieces: list[list[tuple[str, int]]]) -> Non
 
 @pytest.mark.parametrize("told_again", [False, True])
 def test_times_remember_a_bounded_number(monkeypatch: pytest.MonkeyPatch, told_again: bool) -> None:
-    """At least the last GENERATION points are remembered, and no more than a few times as many."""
-    monkeypatch.setattr(times_of, "GENERATION", 100)
+    """At least the last generation's points are remembered, and no more than a few times as many; of points that may be
+    told again, each of which takes much memory, fewer."""
+    assert times_of.GENERATION_TOLD_AGAIN * 10 <= times_of.GENERATION
+    monkeypatch.setattr(times_of, "GENERATION_TOLD_AGAIN" if told_again else "GENERATION", 100)
     times = Times(told_again=told_again)
     for i in range(1000):
         assert free(times, ("a", "1i", 1000 * i)) == [1000 * i]

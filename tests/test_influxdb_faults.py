@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -25,10 +26,11 @@ from intcollector.config import Config
 from intcollector.exporters import influxdb_server
 from intcollector.exporters.delivery import Chunk, Item, Refusal
 from intcollector.exporters.influxdb import SEARCHES, InfluxDB
+from intcollector.lab import inside
 
 from . import servers
 from .batches import batch_of
-from .faulty import Reply, Request, Talk, faulty, judge, say
+from .faulty import Authority, Reply, Request, Talk, faulty, judge, say, tls_of
 from .needs import needs_root
 from .pushing import NOW_NS, many, pushing, settled
 
@@ -51,10 +53,17 @@ def large() -> Batch:
     return batch_of(many(5000))
 
 
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, dict[str, Any]]:
+    """What a server speaks, and the options for who trusts it."""
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    return tls_of(authority.certificate("right")), {"influxdb_ca": str(authority.file)}
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are minutes in life are tenths of seconds, and little is under way between two programs."""
-    for name, seconds in (("CONNECT_S", 0.5), ("ANSWER_S", 0.3), ("STALL_S", 0.3), ("SEND_S", 0.6), ("LOOK_S", 0.05)):
+    for name, seconds in (("CONNECT_S", 0.5), ("ANSWER_S", 0.3), ("STALL_S", 0.3), ("SEND_S", 0.6)):
         monkeypatch.setattr(influxdb_server, name, seconds)
     connect = influxdb_server.Connection._connect
 
@@ -67,6 +76,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- the server says no, for now --------------------------------------------------------------------------------------
+
+TOO_MANY = "Adding a new database would exceed limit of 5 databases"
+
+
+def no_room(error: str, **line: Any) -> dict[str, Any]:
+    """What InfluxDB 3 says of a database that there is none of, of the request or of its lines."""
+    if not line:
+        return {"error": error, "data": None}
+    return {"error": "partial write of line protocol occurred", "data": [{**line, "error_message": error}]}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         (V1, say(200, "<h1>welcome</h1>"), "answered 200 (<h1>welcome</h1>): is this an InfluxDB 1 server?"),
         (V1, say(400, "<h1>bad request</h1>"), "answered 400 (<h1>bad request</h1>): is this an InfluxDB 1 server?"),
         (V2, say(405), "answered 405: is this an InfluxDB 2 server?"),
+        (V1, say(400, "[" * 100_000), "is this an InfluxDB 1 server?"),
+        (V3, say(422, no_room(TOO_MANY)), f"answered 422 ({TOO_MANY}): make room for a database there"),
+        (V3, say(422, no_room(TOO_MANY, line_number=1)), f"{TOO_MANY}): make room for a database there"),
+        (V3, say(400, no_room("db name too long: max 64")), "name one that exists"),
+        (V3, say(400, no_room("invalid character in database or rp name: must be ASCII")), "name one that exists"),
     ],
 )
 def test_refused_for_now(version: dict[str, Any], reply: Reply, said: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,8 +214,10 @@ def test_a_connection_that_breaks(fault: Reply, said: str, large: Batch, caplog:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("stays", [False, True])
-def test_an_answer_before_the_whole_body(stays: bool, large: Batch) -> None:
+@pytest.mark.parametrize(("stays", "over_tls"), [(False, False), (True, False), (True, True)])
+def test_an_answer_before_the_whole_body(
+    stays: bool, over_tls: bool, large: Batch, secure: tuple[ssl.SSLContext, dict[str, Any]]
+) -> None:
     """A server that says 413 to the header, and reads no body, is heard: it gets smaller pieces, and every point."""
 
     def early(talk: Talk, request: Request) -> None:
@@ -208,10 +233,39 @@ def test_an_answer_before_the_whole_body(stays: bool, large: Batch) -> None:
             talk.say(204)
 
     stored: list[str] = []
-    with faulty(early) as web, pushing(web.url, **V3) as exporter:
+    tls, more = secure if over_tls else (None, {})
+    with faulty(early, tls=tls) as web, pushing(web.url, **V3, **more) as exporter:
         exporter.write(large)
         assert settled(exporter).delivered == 10_000
     assert len(stored) == len(set(stored)) == 10_000
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_pauses(
+    large: Batch,
+    secure: tuple[ssl.SSLContext, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What TLS 1.3 sends of its own is not taken for an answer: a server that reads nothing until it has been looked at
+    in the middle of a body gets the rest of it."""
+    begun, looked = influxdb_server._begun, threading.Event()
+
+    def noting(sock: socket.socket) -> bytes | None:
+        first = begun(sock)
+        looked.set()
+        return first
+
+    def pausing(talk: Talk, request: Request) -> None:
+        assert looked.wait(servers.DEADLINE_S)
+        say(204)(talk, request)
+
+    monkeypatch.setattr(influxdb_server, "_begun", noting)
+    tls, more = secure
+    with faulty(pausing, tls=tls) as web, pushing(web.url, **V3, **more) as exporter:
+        exporter.write(large)
+        assert settled(exporter).delivered == 10_000
+    assert (web.connections, caplog.text) == (1, "")
 
 
 def test_an_idle_connection_that_was_closed(caplog: pytest.LogCaptureFixture) -> None:
@@ -605,12 +659,12 @@ LOSING = b"".join(
         (0x85, 0x00, 0, 7),  # r0 = bpf_get_prandom_u32()
         (0xBF, 0x01, 0, 0),  # r1 = r0
         (0xB7, 0x00, 0, kernel.XDP_DROP),
-        (0xA5, 0x01, 1, 2**32 // 5),  # if r1 < a fifth of all: return r0
+        (0xA5, 0x01, 1, 2**32 // 10),  # if r1 < a tenth of all: return r0
         (0xB7, 0x00, 0, kernel.XDP_PASS),
         (0x95, 0x00, 0, 0),
     )
 )
-"""An XDP program that loses a packet in five. The kernel may lack netem, and has this."""
+"""An XDP program that loses a packet in ten. The kernel may lack netem, and has this."""
 
 
 def losing() -> int:
@@ -625,8 +679,8 @@ def losing() -> int:
 
 
 @contextlib.contextmanager
-def far_away(name: str) -> Iterator[tuple[str, str]]:
-    """A namespace behind a pair of interfaces: its name, and its address."""
+def far_away(name: str) -> Iterator[tuple[str, str, str]]:
+    """A namespace behind a pair of interfaces: what they are called, here and there, and its address."""
 
     def ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=60)
@@ -641,7 +695,7 @@ def far_away(name: str) -> Iterator[tuple[str, str]]:
             ip("link", "set", near, "up")
             ip("-n", name, "link", "set", far, "up")
             ip("-n", name, "link", "set", "lo", "up")
-            yield near, "198.18.99.2"
+            yield near, far, "198.18.99.2"
         finally:
             ip("link", "delete", near)
     finally:
@@ -650,26 +704,32 @@ def far_away(name: str) -> Iterator[tuple[str, str]]:
 
 @needs_root
 @pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip (package iproute2)")
-def test_a_network_that_loses_packets(tmp_path: pathlib.Path) -> None:
-    """With a fifth of all packets from the server lost on the way, every point arrives, each once."""
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_network_that_loses_packets(tmp_path: pathlib.Path, over_tls: bool) -> None:
+    """With a tenth of all packets lost on the way, both ways, every point arrives, each once."""
     name = f"loss{os.getpid() % 10**6}"
-    with far_away(name) as (near, address):
+    with far_away(name) as (near, far, address), contextlib.ExitStack() as links:
+        more: dict[str, Any] = {}
+        if over_tls:
+            authority = Authority(tmp_path)
+            more["tls"] = authority.certificate("far", of=f"IP:{address}"), authority.file
         before = ["ip", "netns", "exec", name]
         with (
-            servers.influxdb(tmp_path / "influxdb", host=address, before=before) as server,
-            pushing(server.url, "lossy", **QUICK) as exporter,
+            servers.influxdb(tmp_path / "influxdb", host=address, before=before, **more) as server,
+            pushing(server.url, "lossy", **QUICK, influxdb_ca=str(authority.file) if over_tls else None) as exporter,
         ):
             load = Load(exporter)
             load.write()
             closed(load, server, "lossy")
-            index = int(pathlib.Path(f"/sys/class/net/{near}/ifindex").read_text())
-            link = kernel.link_create(losing(), index, kernel.XDP_FLAGS_SKB_MODE)
-            try:
-                for _ in range(10):
-                    load.write(5)
-                    settled(exporter)
-            finally:
-                os.close(link)
+            for namespace, interface in ((None, near), (name, far)):
+                with inside(namespace):
+                    index = socket.if_nametoindex(interface)
+                    link = kernel.link_create(losing(), index, kernel.XDP_FLAGS_SKB_MODE)
+                    links.callback(os.close, link)
+            for _ in range(2):
+                load.write(10)
+                settled(exporter)
+            links.close()
             closed(load, server, "lossy")
 
 

@@ -121,6 +121,8 @@ def test_gzip(tmp_path: pathlib.Path) -> None:
             "--influxdb-user is for InfluxDB 1, not for 2 (chosen by",
         ),
         ({"influxdb_org": "o", "influxdb_bucket": "b", "influxdb_database": "d"}, {}, "--influxdb-database is for"),
+        ({"influxdb_version": "3", "influxdb_database": "a b"}, {}, "InfluxDB 3 takes letters, digits"),
+        ({"influxdb_version": "3", "influxdb_database": "_a"}, {}, "not '_a'"),
         ({"influxdb_ca": "ca.pem"}, {}, "--influxdb-ca is for an https:// address"),
         ({"influxdb": "https://127.0.0.1", "influxdb_ca": "/nowhere/ca.pem"}, {}, "No such file"),
         ({"influxdb_user": "j:o"}, {PASSWORD: SECRET}, "a name with a colon"),
@@ -355,6 +357,8 @@ def test_retry_after() -> None:
     """Seconds or a date; a date that is past, and what is neither, is no wait."""
     assert [retry_after(text) for text in ("7", " 0 ", "", "soon", "-3", "1.5")] == [7, 0, 0, 0, 0, 0]
     assert retry_after("9" * 50) < 1e9
+    assert retry_after("Fri, 01 Jan 99999999999999999999 00:00:00 GMT") == 0
+    assert retry_after("Mon, 01 Jan 0001 00:00:00 +2359") == retry_after("Mon, 01 Jan 2024 00:00:00 +9999999999") == 0
     assert 50 < retry_after(formatdate(usegmt=True).replace("GMT", "-0001")) <= 60
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert logging.getLogger("intcollector").isEnabledFor(logging.WARNING)

@@ -15,6 +15,7 @@ import pytest
 
 from intcollector.config import Config
 from intcollector.errors import ExporterError, UsageError
+from intcollector.exporters import jsonl
 from intcollector.exporters.jsonl import JsonLines
 from intcollector.series import Counts, records
 
@@ -103,6 +104,26 @@ def test_reopen_that_fails(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixt
     assert lines(tmp_path / "gone" / "events") == SAID[:2]
 
 
+def test_half_line_that_was_left(tmp_path: pathlib.Path) -> None:
+    """A half line that a kill or a power cut left at a file's end is ended: the next event has a line of its own; at
+    the start, and in a file that is opened anew."""
+    path = tmp_path / "events"
+    path.write_text('{"old": 1}\n{"ha')
+    exporter = JsonLines(Config(jsonl=str(path), push_interval=0.02))
+    exporter.write(batch_of(SAID[:1]))
+    wait(lambda: exporter.counts().delivered == 1, "a line")
+    path.rename(tmp_path / "moved")
+    path.write_text('{"hal')
+    exporter.reopen()
+    wait(lambda: not exporter._reopen.is_set(), "it is opened anew")
+    exporter.write(batch_of(SAID[1:3]))
+    closed(exporter)
+    for file, half, whole in ((tmp_path / "moved", '{"old": 1}\n{"ha\n', SAID[:1]), (path, '{"hal\n', SAID[1:3])):
+        text = file.read_text()
+        assert text.startswith(half) and text.endswith("\n")
+        assert [json.loads(line) for line in text[len(half) :].splitlines()] == whole
+
+
 @pytest.fixture
 def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A disk of 64 KiB."""
@@ -187,9 +208,10 @@ def test_stdout_that_nobody_reads_any_more() -> None:
     assert ran.stderr.splitlines()[-1] == "3 3 True"
 
 
-def test_slow_reader(tmp_path: pathlib.Path) -> None:
+def test_slow_reader(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A pipe that nobody empties holds neither write() nor close(): what does not get through is counted, and what does
-    arrives whole, up to the last line."""
+    arrives whole, up to the last line; that it is over is not said."""
+    monkeypatch.setattr(jsonl, "SLOW_S", 0.1)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -198,13 +220,46 @@ def test_slow_reader(tmp_path: pathlib.Path) -> None:
     for _ in range(3):
         exporter.write(batch)
     assert exporter.counts().lost["buffer_full"] > 0
+    wait(exporter.problem, "the reader takes nothing")
     exporter.close(0.3)
+    assert "works again" not in caplog.text
     counts = exporter.counts()
     assert counts.accepted == 7500 == counts.delivered + sum(counts.lost.values())
     with os.fdopen(reader) as file:
         whole = list(file)
     assert len(whole) == counts.delivered > 0
     assert all(json.loads(line) in SAID for line in whole[:10])
+
+
+def test_reader_that_stands_still(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe whose reader takes nothing for some time is a problem, said once, until it moves; nothing is lost."""
+    monkeypatch.setattr(jsonl, "SLOW_S", 0.2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    exporter = JsonLines(Config(jsonl=str(pipe), push_interval=0.02))
+    exporter.write(batch_of(SAID))
+    assert wait(exporter.problem, "the problem") == f"jsonl: nobody reads from {pipe}"
+    assert not exporter.counts().up and exporter.counts().failures == 1
+    with os.fdopen(reader, "rb", buffering=0) as file:
+        data = b""
+
+        def read() -> bool:
+            nonlocal data
+            data += file.read(1 << 20) or b""
+            return exporter.counts().delivered == len(SAID)
+
+        wait(read, "it is read")
+        wait(lambda: exporter.problem() is None, "the problem is over")
+        read()
+        closed(exporter)
+        assert [json.loads(line) for line in data.splitlines()] == SAID
+    assert [record.message for record in caplog.records] == [
+        f"jsonl: nobody reads from {pipe}; points are kept and sent again",
+        "jsonl: works again",
+    ]
 
 
 def test_stdout() -> None:

@@ -28,7 +28,8 @@ def points(metrics: Metrics, what: str) -> float:
 
 def test_kill_9_of_the_collector(tmp_path: pathlib.Path) -> None:
     """A collector that is killed while the server is away, and started again, delivers what it had told: the server
-    holds each point once, with the time at which it was told; a second kill in mid-delivery changes nothing."""
+    holds each point once, with the time at which it was told; a second kill, with a request under way that the server
+    does not answer, changes nothing."""
     with network() as pair:
         for end, address in enumerate(("10.77.0.1/24", "10.77.0.2/24")):
             with pair.inside(end) as name:
@@ -53,16 +54,28 @@ def test_kill_9_of_the_collector(tmp_path: pathlib.Path) -> None:
                 assert running.end(signal.SIGKILL) == -signal.SIGKILL
             server.start()
             with Collector(*options) as running:
-                running.wait(lambda m: points(m, "points_delivered_total") > 0, "it delivers")
-                running.end(signal.SIGKILL)
+                metrics = running.wait(lambda m: points(m, "buffer_points") == 0, "all is delivered")
+                assert points(metrics, "points_delivered_total") == points(metrics, "points_recovered_total") == kept
+                assert server.process is not None
+                server.process.send_signal(signal.SIGSTOP)
+                try:
+                    send(pair)
+                    running.wait_packets(REPORTS.packets, "ok")
+                    running.wait(
+                        lambda m: points(m, "spool_bytes") > 20 * kept and points(m, "buffer_bytes") > 0,
+                        "a request is under way",
+                    )
+                    assert running.end(signal.SIGKILL) == -signal.SIGKILL
+                finally:
+                    server.process.send_signal(signal.SIGCONT)
             with Collector(*options) as running:
                 metrics = running.wait(lambda m: points(m, "buffer_points") == 0, "all is delivered")
                 recovered = points(metrics, "points_recovered_total")
-                assert recovered == points(metrics, "points_total") == points(metrics, "points_delivered_total") <= kept
+                assert recovered == points(metrics, "points_total") == points(metrics, "points_delivered_total") > 0
                 assert (points(metrics, "up"), points(metrics, "oldest_point_age_seconds")) == (1, 0)
                 assert metrics.sum("int_exporter_points_lost_total") == 0
                 assert running.end() == 0
-            assert len(server.points("intcollector")) == kept
+            assert len(server.points("intcollector")) == kept + recovered
     assert {path.name for path in spool.rglob("*") if path.is_file()} == {"lock", "target"}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -288,7 +290,8 @@ def test_damage_costs_one_chunk(opened: Opened, caplog: pytest.LogCaptureFixture
 
 
 def test_files_that_are_not_ours(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
-    """Other files, another version's, and what looks like a file and is none are said and left alone."""
+    """Other files, another version's, and what looks like a file and is none are said and left alone, at every start,
+    also when what came after them is delivered."""
     spool = left(opened)
     folder = pathlib.Path(spool.folder)
     (folder / "0000000005.spool").write_bytes(BEGIN.replace(b"1", b"2") + b"what will be")
@@ -301,9 +304,36 @@ def test_files_that_are_not_ours(opened: Opened, caplog: pytest.LogCaptureFixtur
     assert (folder / "0000000009.spool").exists()
     assert "0000000005.spool is not of this version of the collector, and is left alone" in caplog.text
     assert "0000000007.spool cannot be read" in caplog.text and "0000000008.spool cannot be read" in caplog.text
+    for number in (8, 9):
+        drained(spool)
+        killed(spool)
+        caplog.clear()
+        spool = opened()
+        assert "0000000005.spool is not of this version of the collector, and is left alone" in caplog.text
+        assert "0000000007.spool cannot be read" in caplog.text
+        spool.append(chunk(number))
     drained(spool)
     spool.close()
-    assert (folder / "notes.txt").read_text() == "mine" and (folder / "0000000005.spool").exists()
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "0000000008.spool").is_symlink()
+    assert (folder / "0000000005.spool").read_bytes() == BEGIN.replace(b"1", b"2") + b"what will be"
+
+
+def test_removal_that_did_not_happen(opened: Opened) -> None:
+    """A file that was delivered before a kill, and only not yet removed, does not come again."""
+    spool = opened(limit=8000)  # files of 1000 bytes
+    for number in range(1, 11):
+        spool.append(chunk(number, size=50))
+    first = files(spool)[0]
+    content = first.read_bytes()
+    while first.exists():
+        spool.first()
+        spool.done([])
+    left = spool.points
+    first.write_bytes(content)
+    killed(spool)
+    spool = opened(limit=8000)
+    assert not first.exists() and spool.points == left
+    assert sum(one.points for one in drained(spool)) == left and not spool.lost
 
 
 def test_file_removed_by_hand(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
@@ -412,3 +442,18 @@ def test_what_waits_for_others(opened: Opened, tmp_path: pathlib.Path) -> None:
     assert list(waiting(str(tmp_path))) == []
     one.close()
     assert list(waiting(str(tmp_path))) == [(str(tmp_path / "one"), TARGET)]
+    # Who looks holds up nobody who is to work there.
+    looking = waiting(str(tmp_path))
+    assert next(looking) == (str(tmp_path / "one"), TARGET)
+    assert opened(folder="one").points == 3
+
+
+def test_lock_that_is_held_for_a_moment(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks into a folder at the moment another one starts there does not keep that one out."""
+    spool = opened()
+    spool.close()
+    looks = os.open(os.path.join(spool.folder, "lock"), os.O_RDONLY)
+    fcntl.flock(looks, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda s: fcntl.flock(looks, fcntl.LOCK_UN))
+    opened().append(chunk(1))
+    os.close(looks)

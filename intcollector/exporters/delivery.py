@@ -49,7 +49,10 @@ class Refusal(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """Taken, and not yet spelled: at most Pusher.LINES points. what: as the exporter's take() and spell() agree."""
+    """Taken, and not yet spelled: at most Pusher.LINES points. what: as the exporter's take() and spell() agree.
+
+    size: bytes of its arrays.
+    """
 
     what: Any
     points: int
@@ -71,6 +74,10 @@ class Pusher:
 
     LINES = 5000
     """Points that go out in one go, at most."""
+    ITEM_SIZE = 3000
+    """Bytes that an item takes beside its arrays. When little happens, a few events an item, that is most of it."""
+    gives_up = True
+    """Whether the bound is kept by giving up the oldest; not where who writes waits instead, as a relay does."""
     BACKOFF_S = 10.0
     """The longest wait between two tries; it doubles up to here."""
 
@@ -91,6 +98,8 @@ class Pusher:
         self._work: Chunk | None = None
         self._work_handed = self._work_on_disk = False
         self._settled = 0  # points of what the disk still has, that were delivered or lost
+        self._progress = 0  # points that deliver() accounted for
+        self._refusals = 0  # since the last progress
         self._problem: Refusal | None = None
         self._deadline: float | None = None  # set by close()
         self._ended = False
@@ -147,11 +156,11 @@ class Pusher:
             for item in items:
                 self._accepted += item.points
                 self._buffered += item.points
-                self._bytes += item.size
+                self._bytes += item.size + self.ITEM_SIZE
                 self._items.append((item, now_ns))
             if self._ended:
                 self._give_up_memory()
-            while self._bytes > self._limit and self._give_up_oldest():
+            while self.gives_up and self._bytes > self._limit and self._give_up_oldest():
                 pass
             if self._full():
                 self._changed.notify_all()
@@ -194,16 +203,20 @@ class Pusher:
                 spool_bytes=spool.bytes if spool else 0,
                 spool_failures=self._spool_failures,
                 age_s=self._age_s(),
-                up=self._problem is None,
+                up=self._problem is None and not self._died(),
             )
 
     def problem(self) -> str | None:
         with self._changed:
             if self._problem:
                 return f"{self.name}: {self._problem}"
-            if self._deadline is None and not all(thread.is_alive() for thread in self._threads()):
+            if self._died():
                 return f"{self.name}: its worker ended by a mistake in the program; nothing is delivered any more"
             return None
+
+    def _died(self) -> bool:
+        """With the lock held: whether a worker ended before its time."""
+        return self._deadline is None and any(t.ident is not None and not t.is_alive() for t in self._threads())
 
     def nudge(self) -> None:
         """Wake the worker up before its time."""
@@ -218,6 +231,7 @@ class Pusher:
             if not self._ended:
                 self._delivered += points
                 self._buffered -= points
+                self._progress += points
                 self._settled += points * self._work_on_disk
 
     def lost(self, points: int, reason: str) -> None:
@@ -225,6 +239,7 @@ class Pusher:
             if not self._ended:
                 self._lost[reason] += points
                 self._buffered -= points
+                self._progress += points
                 self._settled += points * self._work_on_disk
 
     def again(self, *chunks: Chunk) -> None:
@@ -260,7 +275,7 @@ class Pusher:
             points, size = chunk.points, len(chunk.data)
         elif self._items:
             item, _ = self._items.popleft()
-            points, size = item.points, item.size
+            points, size = item.points, item.size + self.ITEM_SIZE
         else:
             return False
         self._lost["buffer_full"] += points
@@ -311,7 +326,7 @@ class Pusher:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
 
     def _run(self) -> None:
-        failures, wait_s = 0, self._interval_s
+        wait_s = self._interval_s
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._deadline is not None or self._nudged or self._due(), wait_s)
@@ -319,16 +334,16 @@ class Pusher:
             self.wake()
             try:
                 delivered = self._push()
-                failures, wait_s, self._backing_off = 0, self._interval_s, False
-                if delivered:
+                self._refusals, wait_s, self._backing_off = 0, self._interval_s, False
+                if delivered and self._left_s() > 0:  # else it may be waiting still
                     self._say(None)
             except Refusal as refusal:
-                wait_s = min(min(self._interval_s, 1.0) * 2 ** min(failures, 16), self.BACKOFF_S)
+                wait_s = min(min(self._interval_s, 1.0) * 2 ** min(self._refusals, 16), self.BACKOFF_S)
                 wait_s = max(wait_s * random.uniform(0.5, 1.0), min(refusal.wait_s, LONGEST_WAIT_S))
-                failures += 1
+                self._refusals += 1
                 self._backing_off = True
                 with self._changed:
-                    self._failures += 1
+                    self._failures += not self._ended
                 self._say(refusal)
             if self._deadline is not None:
                 with self._changed:
@@ -342,12 +357,15 @@ class Pusher:
             return False
         if self._spool and self._spools():
             return self._spool.points > 0 or len(self._front) > 0
+        if self._deadline is not None:  # nobody else takes what is in memory any more
+            return bool(self._front or self._chunks or self._items)
         return self._full()
 
     def _push(self) -> int:
         """Deliver everything there is, or up to close()'s end; how many chunks that were."""
         chunks = 0
         while (left := self._left_s()) > 0 and (chunk := self._next()):
+            problem, progress = self._problem, self._progress
             try:
                 self.deliver(chunk, left)
                 chunks += 1
@@ -356,11 +374,19 @@ class Pusher:
                 raise
             else:
                 self._finished()
+                if self._progress > progress:
+                    self._went_on(problem)
             finally:
                 with self._changed:
                     self._work = None
                 self._release(len(chunk.data))
         return chunks
+
+    def _went_on(self, problem: Refusal | None) -> None:
+        """What was a problem before is none any more, however much is still to be delivered."""
+        self._refusals = 0
+        if self._problem is problem:  # and not one that deliver() just told
+            self._say(None)
 
     def _next(self) -> Chunk | None:
         """What is delivered next. It counts as buffered until it is accounted for."""
@@ -408,6 +434,8 @@ class Pusher:
             self._spool.done(list(self._front))
         except OSError as error:
             # It comes again after a kill, though a part of it is delivered.
+            with self._changed:
+                self._spool_failures += not self._ended
             self._spool_says(error)
         else:
             with self._changed:
@@ -438,7 +466,7 @@ class Pusher:
         if not items:
             return None
         data = self.spell(items)
-        self._release(sum(item.size for item in items) - len(data))
+        self._release(sum(item.size + self.ITEM_SIZE for item in items) - len(data))
         return Chunk(data, points, taken_ns)
 
     def _release(self, size: int) -> None:
@@ -447,8 +475,11 @@ class Pusher:
                 self._bytes -= size
 
     def _say(self, refusal: Refusal | None) -> bool:
-        """Tell a problem when it begins, when it becomes another, and when it is over; whether it was told."""
+        """Tell a problem when it begins, when it becomes another, and when it is over; whether it was told. Nothing
+        after the end: then nothing is kept."""
         with self._changed:
+            if self._ended:
+                return False
             before, self._problem = self._problem, refusal
         if refusal and (before is None or before.kind != refusal.kind):
             log.warning("%s: %s; points are kept and sent again", self.name, refusal)
@@ -471,13 +502,15 @@ class Pusher:
         spool = Spool(os.path.join(parent, folder_of(target)), target, self._config.spool_size << 20, self._lose)
         with self._changed:
             self._spool = spool
-            self._recovered = spool.points + spool.rest_points
+            kept = spool.points + spool.rest_points
+            self._recovered = kept + spool.rest_damaged
             self._accepted += self._recovered
-            self._buffered += self._recovered
+            self._buffered += kept
+            self._lost["spool_damaged"] += spool.rest_damaged
             self._front.extend(spool.rest)
             self._bytes += sum(len(chunk.data) for chunk in spool.rest)
-        if self._recovered:
-            log.info("%s: %d points of an earlier run are delivered first", self.name, self._recovered)
+        if kept:
+            log.info("%s: %d points of an earlier run are delivered first", self.name, kept)
         # Neither sent to this target nor forgotten silently.
         for folder, other in waiting(parent):
             if folder != spool.folder:
@@ -529,6 +562,7 @@ class Pusher:
         """Tell when the disk begins to refuse, when it does for another reason, and when that is over."""
         with self._changed:
             before, self._spool_problem = self._spool_problem, error.strerror if error else None
+            self._changed.notify_all()  # whose turn it is may be another's now
         folder = self._spool.folder if self._spool else ""
         if error and before != error.strerror:
             log.warning("%s: %s cannot be written to (%s); points wait in memory", self.name, folder, error.strerror)

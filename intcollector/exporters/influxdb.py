@@ -123,7 +123,7 @@ class InfluxDB(Pusher):
             self.again(*(Chunk(data, count) for data, count in _halves(chunk)))
         elif answer.too_large:
             self._reject(1, answer)
-        elif answer.status in (400, 422) and answer.of_influxdb:
+        elif answer.status in (400, 422) and answer.of_influxdb and not answer.of_database:
             self._judge(chunk, answer)
         else:
             raise self._refusal(answer)
@@ -200,6 +200,8 @@ class InfluxDB(Pusher):
             hint = "that is not followed, since it may be somebody else's: if it is right, give that address"
         elif "no space left" in answer.said:
             hint = "its disk is full"
+        elif status in (400, 422) and answer.of_database:
+            hint = "make room for a database there, or let --influxdb-database name one that exists"
         elif status == 400 and "HTTPS" in answer.said:
             hint = "its address begins with https://"
         elif status < 500 and status not in (408, 429):

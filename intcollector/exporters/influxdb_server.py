@@ -33,14 +33,13 @@ CONNECT_S, ANSWER_S = 3.0, 15.0
 """How long a connection, and an answer, may take."""
 STALL_S, SEND_S = 15.0, 60.0
 """How long sending may stand still, and how long it may take: a link that loses packets is slow, and not broken."""
-LOOK_S = 0.5
-"""When sending stands still for so long, a look whether the server has answered already."""
 ANSWER_SIZE = 16 << 20
 """Bytes of an answer that are read: InfluxDB names every line that it cannot read."""
 SAID_SIZE = 300
 """Characters of an answer that are told on."""
 SECRET_SIZE = 1 << 16
-SEND_SIZE = 256 << 10
+SEND_SIZE = 64 << 10
+"""Bytes that are sent in one go: TLS says only of all of them that they moved."""
 
 STALLED = "it does not take what is sent"
 
@@ -104,6 +103,12 @@ class Answer:
         """So many lines the server did not store, of a partial write of 1 and 2; which, it does not say."""
         found: list[str] = re.findall(r"dropped=(\d+)", self.text)
         return int(found[-1]) if found else 0
+
+    @property
+    def of_database(self) -> bool:
+        """It refuses the database, and not lines: InfluxDB 3 has room for so many, and says so with 422; with 400 that
+        it cannot be called so."""
+        return re.search(r"\bdatabases\b|\bdatabase (or rp )?name|\bdb name", self.text) is not None
 
     @property
     def text(self) -> str:
@@ -198,10 +203,11 @@ class Secret:
 
 
 class _Reads(io.RawIOBase):
-    """A socket's incoming side, as http.client wants it; all reads together end at the deadline."""
+    """A socket's incoming side, as http.client wants it; all reads together end at the deadline. begun: what was read
+    of it before."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline = sock, deadline
+    def __init__(self, sock: socket.socket, begun: bytes, deadline: float) -> None:
+        self._sock, self._begun, self._deadline = sock, begun, deadline
 
     def makefile(self, _: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -210,6 +216,10 @@ class _Reads(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._begun:
+            size = min(len(buffer), len(self._begun))
+            buffer[:size], self._begun = self._begun[:size], self._begun[size:]
+            return size
         self._sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
         return self._sock.recv_into(buffer)
 
@@ -257,15 +267,16 @@ class Connection:
         self, head: bytes, body: bytes, method: str, end: float, meanwhile: Callable[[], None]
     ) -> tuple[http.client.HTTPResponse, bytes]:
         sock = self._sock = self._sock or self._connect(end)
-        whole = self._send(sock, head + body, end)
-        if whole:
+        begun = self._send(sock, head + body, end)
+        if begun is None:
             meanwhile()
-        response = http.client.HTTPResponse(_Reads(sock, min(end, time.monotonic() + ANSWER_S)), method=method)  # type: ignore[arg-type]
+        reads = _Reads(sock, begun or b"", min(end, time.monotonic() + ANSWER_S))
+        response = http.client.HTTPResponse(reads, method=method)  # type: ignore[arg-type]
         response.begin()
         content = response.read(ANSWER_SIZE)
         if response.length and len(content) < ANSWER_SIZE:
             raise http.client.IncompleteRead(content, response.length)
-        if not whole or response.will_close or not response.isclosed():
+        if begun is not None or response.will_close or not response.isclosed():
             self.close()
         return response, content
 
@@ -284,27 +295,43 @@ class Connection:
             raise
         return sock
 
-    def _send(self, sock: socket.socket, data: bytes, end: float) -> bool:
-        """Whether everything was sent; if not, the server answers before it has read all."""
+    def _send(self, sock: socket.socket, data: bytes, end: float) -> bytes | None:
+        """None: everything was sent. Otherwise the server answers before it has read all: what _begun() has of that."""
         now = time.monotonic()
         end, moved = min(end, now + SEND_S), now
+        poll = select.poll()
+        poll.register(sock, select.POLLIN | select.POLLOUT)
+        sock.settimeout(0)
         view = memoryview(data)
         while view:
             left = min(end, moved + STALL_S) - time.monotonic()
             if left <= 0:
                 raise TimeoutError(STALLED)
-            sock.settimeout(min(left, LOOK_S))
+            ready = dict(poll.poll(left * 1000)).get(sock.fileno(), 0)
+            # Read before more is sent: where sending fails, TLS 1.3 may read no more.
+            if ready & ~select.POLLOUT and (begun := _begun(sock)) is not None:
+                return begun
+            if not ready & select.POLLOUT:
+                continue
             try:
                 view = view[sock.send(view[:SEND_SIZE]) :]
                 moved = time.monotonic()
-            except TimeoutError:
-                if _readable(sock):
-                    return False
-            except ConnectionError:
-                if _readable(sock):  # what came before the other side hung up
-                    return False
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                pass
+            except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                if (begun := _begun(sock)) is not None:  # what came before the other side hung up
+                    return begun
                 raise
-        return True
+        return None
+
+
+def _begun(sock: socket.socket) -> bytes | None:
+    """What has come of an answer: its first byte, b"" if the other side hung up, None if nothing has. Reading tells:
+    with TLS not all that comes is for us (session tickets). sock: does not block. Errors: OSError."""
+    try:
+        return sock.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
 
 
 def _readable(sock: socket.socket) -> bool:
@@ -482,7 +509,7 @@ class Server:
         text = content.decode(errors="replace").strip()
         try:
             body = json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or too deep
             body = None
         if isinstance(body, dict):
             said = _wrong(body)
@@ -504,11 +531,11 @@ def retry_after(text: str) -> float:
         return float(text[:9])
     try:
         then = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+        if then.tzinfo is None:
+            then = then.replace(tzinfo=datetime.timezone.utc)
+        return max(0.0, then.timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):  # no date, or one of no year that there is
         return 0.0
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=datetime.timezone.utc)
-    return max(0.0, then.timestamp() - time.time())
 
 
 def _is_loopback(host: str) -> bool:
@@ -563,6 +590,11 @@ def _version(config: Config, token: Secret, password: Secret) -> int:
         if config.influxdb_user:
             raise UsageError(f"--influxdb-user needs a password: --influxdb-password FILE, or {PASSWORD}")
         raise UsageError(f"{_named(password)} needs --influxdb-user NAME")
+    if version == 3 and not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", config.influxdb_database):
+        raise UsageError(
+            "--influxdb-database: InfluxDB 3 takes letters, digits, underscores and hyphens of ASCII, and a letter or "
+            f"digit first: not {config.influxdb_database!r}"
+        )
     if config.influxdb_user and (":" in config.influxdb_user or not config.influxdb_user.isprintable()):
         raise UsageError("--influxdb-user: a name with a colon or an unprintable character cannot be sent")
     return version

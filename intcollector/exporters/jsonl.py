@@ -10,6 +10,7 @@ import select
 import stat
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,13 +26,16 @@ log = logging.getLogger(__name__)
 STDOUT = "-"
 PIPE_PIECE = 4096
 """Bytes that a pipe which can be written to takes without blocking (PIPE_BUF)."""
+SLOW_S = 3.0
+"""A reader who takes nothing for so long is a problem."""
 
 
 class JsonLines(Pusher):
     """Events as JSON lines to config.jsonl, appended to, flushed each push_interval and at the end.
 
     A disk that is full or a reader that went away is tried again; what waits for that is bounded by the buffer, as is
-    what waits for a reader that is slow. A file never has half a line. Once it has config.jsonl_size MiB it becomes
+    what waits for a reader that is slow. A file never has half a line, and one that a kill or a power cut left is ended
+    by a line feed. Once it has config.jsonl_size MiB it becomes
     PATH.1, what was PATH.1 becomes PATH.2, and so on up to config.jsonl_files of them.
 
     Errors: ExporterError, when the file cannot be opened; UsageError, when it is no file and is to have a size.
@@ -39,6 +43,7 @@ class JsonLines(Pusher):
 
     name = "jsonl"
     LINES = 1000
+    ITEM_SIZE = 1500
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -58,7 +63,7 @@ class JsonLines(Pusher):
                 f"--jsonl-size: {'stdout' if self._path == STDOUT else self._path} is no file that could be moved: "
                 "give --jsonl the path of one, or leave --jsonl-size out"
             )
-        self._torn = False  # the last thing written is half a line
+        self._torn = _half_line(self._file)  # the last thing written is one
         self._said = ""  # why files cannot be moved
         self._reopen = threading.Event()
         try:
@@ -123,7 +128,7 @@ class JsonLines(Pusher):
 
     def _go_on_in(self, file: int) -> None:
         os.close(self._file)
-        self._file, self._torn = file, False
+        self._file, self._torn = file, _half_line(file)
 
     def deliver(self, chunk: Chunk, timeout_s: float) -> None:
         self.wake()
@@ -148,7 +153,7 @@ class JsonLines(Pusher):
 
     def _write(self, data: bytes) -> tuple[int, OSError | None]:
         """How much was written: less than all after an error, or when close() had no more time for a slow reader."""
-        written = 0
+        written, moved_s, slow = 0, time.monotonic(), False
         try:
             # A slow reader of a pipe must not hold the worker when it is time to close: small pieces, each asked for,
             # and of whole lines, so that the last one is no half.
@@ -160,6 +165,10 @@ class JsonLines(Pusher):
                     end = data.rfind(b"\n", written, written + most) + 1 or written + most
                     with contextlib.suppress(BlockingIOError):
                         written += os.write(self._file, data[written:end])
+                        moved_s = time.monotonic()
+                if slow != (time.monotonic() - moved_s > SLOW_S):
+                    slow = not slow
+                    self.trouble(Refusal("slow", f"nobody reads from {self._path}") if slow else None)
         except OSError as error:
             return written, error
         return written, None
@@ -219,3 +228,18 @@ class JsonLines(Pusher):
         if not self._thread.is_alive() and self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _half_line(file: int) -> bool:
+    """Whether a file ends in one, as a kill or a power cut may leave it."""
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return False
+    try:
+        reading = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # not for us to read
+        return False
+    try:
+        return os.pread(reading, 1, status.st_size - 1) != b"\n"
+    finally:
+        os.close(reading)

@@ -25,6 +25,7 @@ import os
 import re
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -49,6 +50,8 @@ SEGMENTS = 8
 """Files that the room is divided into at least."""
 LARGEST = 1 << 30
 """A chunk that says to be larger is none."""
+LOOK_S = 0.5
+"""Others that start look into a folder for less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,8 @@ class Spool:
     """A folder of chunks for one target, used by one process.
 
     append() is called by one thread, first(), done() and back() by another. points, rest_points, bytes and oldest_ns
-    may be read by any. lost(points, reason) is told what is given up: `spool_full`, `spool_damaged`.
+    may be read by any. lost(points, reason) is told what is given up: `spool_full`, `spool_damaged`. rest_damaged:
+    points of the rest that were found damaged, which are in no other count.
 
     Errors: ExporterError, when the folder cannot be used.
     """
@@ -111,7 +115,7 @@ class Spool:
         self._closed = False
         self._position = -1
         self._complaints: set[str] = set()
-        self.points = self.rest_points = self.bytes = self.oldest_ns = 0
+        self.points = self.rest_points = self.rest_damaged = self.bytes = self.oldest_ns = 0
         self.rest: list[Chunk] = []
         """At start: what goes out before all others."""
         try:
@@ -141,15 +145,16 @@ class Spool:
 
     def _locked(self) -> int:
         lock = self._open("lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
-            os.close(lock)
-            raise ExporterError(
-                f"{self.folder} is used by another collector (process {holder}): stop that one, or give --spool "
-                "another folder"
-            ) from None
+        end = time.monotonic() + LOOK_S
+        while not _taken(lock, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+                os.close(lock)
+                raise ExporterError(
+                    f"{self.folder} is used by another collector (process {holder}): stop that one, or give --spool "
+                    "another folder"
+                )
+            time.sleep(0.01)  # between two looks: waiting() holds it for a moment
         with contextlib.suppress(OSError):  # only to be shown to others
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -171,11 +176,11 @@ class Spool:
         )
         self._last = max([number, *found])
         for one in found:
+            segment = self._found(one, len(BEGIN) if one > number else offset if one == number else None)
+            if segment is None:
+                continue
             if one < number:  # delivered; its removal was the last thing that did not happen
                 self._unlink(self._path(one))
-                continue
-            segment = self._found(one, offset if one == number else len(BEGIN))
-            if segment is None:
                 continue
             if self._segments and one != self._segments[-1].number + 1:
                 log.warning("%s: files between %s and %s are missing", self.folder, self._segments[-1].number, one)
@@ -185,14 +190,14 @@ class Spool:
             self.oldest_ns = self._segments[0].oldest_ns
         self.points = sum(segment.points for segment in self._segments)
         self.bytes = sum(segment.size for segment in self._segments)
-        self.rest = self._read_rest()
-        self.rest_points = sum(chunk.points for chunk in self.rest)
+        self._find_rest()
         self._position = self._open("position", os.O_RDWR | os.O_CREAT)
         # So that a disk that fills up has room for it.
         self._note(self._segments[0].number if self._segments else self._last + 1, self._offset)
 
-    def _found(self, number: int, offset: int) -> Segment | None:
-        """The segment as it is behind offset; None if it is none of ours, which is then left alone."""
+    def _found(self, number: int, offset: int | None) -> Segment | None:
+        """The segment as it is behind offset, None: behind its end; None if it is none of ours, which is then left
+        alone."""
         path = self._path(number)
         try:
             file = self._open(os.path.basename(path), os.O_RDONLY)
@@ -209,6 +214,8 @@ class Spool:
                     log.warning("%s is not of this version of the collector, and is left alone", path)
                 return None
             segment = Segment(number, size, 0)
+            if offset is None:
+                return segment
             with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as view:
                 for at, length, points, taken_ns, _ in _heads(view, max(offset, len(BEGIN))):
                     segment.points += points
@@ -241,21 +248,29 @@ class Spool:
         _, number, offset = POSITION.unpack(body)
         return number, max(offset, len(BEGIN))
 
-    def _read_rest(self) -> list[Chunk]:
+    def _find_rest(self) -> None:
+        """What is damaged is said and counted once: it is not there any more at the next start."""
         try:
             file = self._open("rest", os.O_RDONLY)
         except FileNotFoundError:
-            return []
+            return
         with os.fdopen(file, "rb") as opened:
             data = opened.read()
-        chunks = []
         for at, length, points, taken_ns, crc in _heads(data, len(BEGIN)):
             body = data[at + HEAD_SIZE : at + HEAD_SIZE + length]
             if len(body) == length and zlib.crc32(body) == crc:
-                chunks.append(Chunk(body, points, taken_ns))
+                self.rest.append(Chunk(body, points, taken_ns))
             else:
                 log.warning("%s/rest is damaged: %d points are lost", self.folder, points)
-        return chunks
+                self.rest_damaged += points
+        kept = sum(chunk.points for chunk in self.rest)
+        self.rest_points = kept + self.rest_damaged
+        if self.rest_damaged:
+            try:
+                self._keep(self.rest)
+            except OSError as error:
+                self._complain("rest cannot be written", error)
+        self.rest_points = kept
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -549,14 +564,25 @@ def waiting(parent: str) -> Iterator[tuple[str, str]]:
             if not any(name.endswith(".spool") or name == "rest" for name in os.listdir(folder)):
                 continue
             with open(os.path.join(folder, "lock"), "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if not _taken(lock.fileno(), fcntl.LOCK_SH):
+                    continue
             with open(os.path.join(folder, "target"), encoding="utf-8", errors="replace") as file:
-                yield folder, file.read(1000).strip()
-        except OSError:  # in use, or not for us to read
+                target = file.read(1000).strip()
+        except OSError:  # not for us to read
             continue
+        yield folder, target
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def _taken(file: int, kind: int) -> bool:
+    """Whether the lock, LOCK_EX or LOCK_SH, could be had. Closing the file gives it back."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _make(folder: str) -> None:
