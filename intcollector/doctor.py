@@ -462,6 +462,8 @@ def kafka(config: Config) -> Finding:
         if refusal.kind == "no topic":
             found, _, advice = str(refusal).partition(": ")
             return Finding("Kafka", "bad", found, advice)
+        if refusal.kind == "not allowed":
+            return Finding("Kafka", "bad", f"{where}: {refusal}", "let this user describe and write it")
         advice = "start a broker, or correct --kafka and --kafka-config: the collector would keep events for it"
         return Finding("Kafka", "warn", f"topic {config.kafka_topic}: {refusal}", advice)
     if not allowed:

@@ -16,6 +16,7 @@ unique among its events, and the place among its points (series._apart). So Infl
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -28,7 +29,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from .batch import State
 from .config import Config
-from .errors import ExporterError, UsageError
+from .errors import UsageError
 from .events import REASONS, Events, Refused, read
 from .exporters import EXPORTERS, Exporter, close_together, exporter_class, kafka
 from .series import (
@@ -54,9 +55,12 @@ LARGEST = 8192
 COMMIT_S = 0.5
 LOOK_S = 1.0
 """How often it is asked how far behind the partitions are, and in trouble whether that is over."""
-COMMIT = "commit"
+COMMIT, AWAY = "commit", "away"
 NOT_ALLOWED = "AUTHORIZATION_FAILED"
-"""Kinds of trouble: the one is over when a commit succeeds; one that ends so is not over because there is an answer."""
+"""Kinds of trouble: the first is over when a commit succeeds; one that ends as the last is not over because there is an
+answer."""
+NOT_THIS_TOPIC = "TOPIC_" + NOT_ALLOWED
+CREDENTIALS = frozenset(KafkaError(code).name() for code in kafka.CREDENTIALS)
 REVOKE_S = 5.0
 """How long partitions that go to another relay are held back for what is not yet delivered."""
 LEAVE_S = 3.0
@@ -65,6 +69,8 @@ ANSWER_S = 30.0
 """After so long without an answer a commit is asked for again."""
 ASK_S = 0.5
 """How long a broker may take to answer a question in between."""
+ASSIGN_S = 5.0
+"""... and where the group is, when it gives partitions to this relay."""
 
 CONSUMER = {
     **kafka.OURS,
@@ -72,6 +78,7 @@ CONSUMER = {
     "enable.auto.commit": "offsets are committed after delivery, and not before",
     "enable.auto.offset.store": "offsets are committed after delivery, and not before",
     "partition.assignment.strategy": "partitions move one by one between the relays of a group",
+    "auto.offset.reset": "a group begins with the oldest message, or what came before its first commit is passed over",
 }
 """Properties of librdkafka that a file cannot set, and why."""
 
@@ -93,9 +100,11 @@ class Mark:
 
 @dataclasses.dataclass
 class Tally:
-    """What a relay did. refused: by reason. lag: messages by partition, as far as it is known."""
+    """What a relay did. refused: by reason. missed: messages that were not in the topic any more. lag: messages by
+    partition, as far as it is known."""
 
     events: int = 0
+    missed: int = 0
     refused: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     rebalances: int = 0
     lag: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -127,6 +136,8 @@ class Relay:
         self._marks: collections.deque[Mark] = collections.deque()
         self._settled: dict[int, int] = {}
         self._committed: dict[int, int] = {}
+        self._next: dict[int, int] = {}  # what comes next of a partition, where it is known
+        self._gaps: list[tuple[int, int, int]] = []  # partition, what was to come, what came: not yet looked at
         self._asked_at: float | None = None  # a commit is under way
         self._member = False
         self._closing = False
@@ -142,14 +153,14 @@ class Relay:
 
     def _subscribe(self) -> Consumer:
         properties = kafka.connection(self.config, CONSUMER)
-        self._secrets = kafka.secrets_of(properties)
+        self._properties = properties
         settings: dict[str, Any] = {
-            "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": 16384,
             "queued.min.messages": 4 * self._at_once,
             "topic.metadata.refresh.interval.ms": 10_000,  # new partitions, and a topic that is made late
             **properties,
             "group.id": self.group,
+            "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "partition.assignment.strategy": "cooperative-sticky",
@@ -160,21 +171,24 @@ class Relay:
         try:
             consumer = Consumer(settings)
         except (KafkaException, TypeError, ValueError) as error:
-            said = self._hidden(str(error))
-            raise ExporterError(f"cannot read Kafka: {said}: correct {self.config.kafka_config or '--kafka'}") from None
+            raise UsageError(
+                f"cannot read Kafka at {self.config.kafka}: {self._words(error)}: correct "
+                f"{self.config.kafka_config or '--kafka'}"
+            ) from None
         consumer.subscribe([self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 
-    def _hidden(self, text: str) -> str:
-        """A text of librdkafka's without secrets."""
-        return kafka.hidden(text, self._secrets)
+    def _words(self, error: object) -> str:
+        return kafka.in_words(error, self._properties)
 
     def _open(self) -> None:
         config = self.config
         for name in EXPORTERS:
             if name not in ("prometheus", "kafka") and getattr(config, name):
                 again: dict[str, Any] = {"again": True} if name == "influxdb" else {}
-                self.exporters[name] = exporter_class(name)(config, **again)
+                exporter = exporter_class(name)(config, **again)
+                exporter.gives_up = False  # nothing is read instead: see _keep_up()
+                self.exporters[name] = exporter
         if config.prometheus:
             self.exporters["prometheus"] = exporter_class("prometheus")(
                 config, self.told.state, self.counts, self.not_ready, self.series
@@ -229,6 +243,7 @@ class Relay:
                 (Labels({"reason": reasons}),),
                 np.array(list(refused.values()), np.int64),
             ),
+            plain("int_relay_messages_missed_total", tally.missed),
             plain("int_relay_rebalances_total", tally.rebalances),
             Series(METRICS["int_relay_lag_messages"], (Labels(partitions),), np.array(list(lag.values()), np.int64)),
             plain("int_relay_paused", int(tally.paused)),
@@ -296,7 +311,11 @@ class Relay:
             partition, offset = message.partition(), message.offset()
             if partition not in self._owned or offset is None:
                 continue  # it went to another relay while this was on the way
-            offsets[partition] = offset + 1
+            if self._trouble:
+                self._over(lambda kind: kind == NOT_THIS_TOPIC)
+            if offset > self._next.get(partition, offset):
+                self._gaps.append((partition, self._next[partition], offset))
+            offsets[partition] = self._next[partition] = offset + 1
             try:
                 events.add(read(message.value()))
                 partitions.append(partition)
@@ -311,7 +330,10 @@ class Relay:
                 exporter.write(batch)
             self.told.add(batch, np.array(partitions))
         accepted = {name: counts.accepted for name, counts in self.counts().items()}
-        self._marks.append(Mark(accepted, offsets))
+        if self._marks and self._marks[-1].accepted == accepted:  # these made no points
+            self._marks[-1].offsets.update(offsets)
+        else:
+            self._marks.append(Mark(accepted, offsets))
 
     def _refuse(self, refused: Refused, partition: int, offset: int) -> None:
         """Counted; the first of a reason is said, without what is in it."""
@@ -353,7 +375,7 @@ class Relay:
             self._consumer.commit(offsets=offsets, asynchronous=True)
             self._asked_at = time.monotonic()
         except KafkaException as error:
-            self._say(COMMIT, f"offsets cannot be committed ({error.args[0].str()})")
+            self._say(COMMIT, f"offsets cannot be committed ({self._words(error)})")
 
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         """Called while polling. What failed is asked for again."""
@@ -365,7 +387,7 @@ class Relay:
         if failed is None:
             self._over(lambda kind: kind == COMMIT)
         elif failed.code() not in (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION):
-            self._say(COMMIT, f"offsets cannot be committed ({failed.str()})")
+            self._say(COMMIT, f"offsets cannot be committed ({self._words(failed)})")
 
     # who has which partition; all of these are called while polling
 
@@ -376,8 +398,9 @@ class Relay:
         new = {one.partition for one in partitions}
         self._owned |= new
         for number in new:
-            for known in (self._settled, self._committed):
+            for known in (self._settled, self._committed, self._next):
                 known.pop(number, None)
+        self._expect(partitions)
         consumer.incremental_assign(partitions)
         if self.tally.paused and partitions:
             consumer.pause(partitions)
@@ -387,6 +410,17 @@ class Relay:
         if not self._member:
             self._member = True
             self._on_member()
+
+    def _expect(self, partitions: list[TopicPartition]) -> None:
+        """Know what comes next of new partitions, if the group was there before: what is gone by then is missed."""
+        if not partitions:
+            return
+        try:
+            for one in self._consumer.committed(partitions, ASSIGN_S):
+                if one.error is None and one.offset >= 0:
+                    self._next[one.partition] = one.offset
+        except KafkaException as error:
+            log.warning("kafka: what the group was to read next is not known: %s", self._words(error))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """What is not delivered in time comes again, to whoever has them now."""
@@ -403,7 +437,7 @@ class Relay:
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            log.warning("kafka: offsets were not committed (%s): some events come again", error.args[0].str())
+            log.warning("kafka: offsets were not committed (%s): some events come again", self._words(error))
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """They are another's already: this relay was not heard of for too long."""
@@ -427,7 +461,7 @@ class Relay:
             for number in partitions & mark.offsets.keys():
                 del mark.offsets[number]
         for number in partitions:
-            for known in (self._settled, self._committed, self.tally.lag):
+            for known in (self._settled, self._committed, self._next, self.tally.lag):
                 known.pop(number, None)
         self.told.forget(partitions)
         self.tally.rebalances += 1
@@ -442,9 +476,14 @@ class Relay:
             self._say("topic", self._missing())
         elif code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT):
             if code == KafkaError._ALL_BROKERS_DOWN:
-                self._say("away", f"no broker of {self.config.kafka} can be reached ({error.str()})")
+                self._away(error)
         elif code != KafkaError._PARTITION_EOF:
-            self._say(error.name(), f"{self.config.kafka}: {error.str()}")
+            self._say(error.name(), f"{self.config.kafka}: {self._words(error)}")
+
+    def _away(self, error: KafkaError) -> None:
+        """No broker can be reached; said only where it is not known why."""
+        if not self._trouble or self._trouble[0] not in CREDENTIALS:
+            self._say(AWAY, f"no broker of {self.config.kafka} can be reached ({self._words(error)})")
 
     def _missing(self) -> str:
         return (
@@ -454,7 +493,6 @@ class Relay:
 
     def _say(self, kind: str, text: str) -> None:
         """A problem is told when it begins, when it becomes another, and when it is over."""
-        text = self._hidden(text)
         before, self._trouble = self._trouble, (kind, text)
         if before is None or before[0] != kind:
             log.warning("kafka: %s", text)
@@ -475,10 +513,32 @@ class Relay:
                     self._on_error(topic.error)
                     return
                 self._over(lambda kind: kind != COMMIT and not kind.endswith(NOT_ALLOWED))
+            self._look_at_gaps()
             self._look_at_lag()
         except KafkaException as error:
             if not self._member and error.args[0].code() != KafkaError._TIMED_OUT:
-                self._say("away", f"no broker of {self.config.kafka} can be reached ({error.args[0].str()})")
+                self._away(error.args[0])
+
+    def _look_at_gaps(self) -> None:
+        """Count what was to come and is not in the topic any more: what is below the partition's first message. Other
+        offsets without a message are those of a compacted topic, or of transactions."""
+        firsts: dict[int, int] = {}
+        while self._gaps:
+            partition, expected, came = self._gaps[-1]
+            if partition not in firsts:
+                ends = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), ASK_S)
+                if ends is None:
+                    return
+                firsts[partition] = ends[0]
+            self._gaps.pop()
+            missed = min(came, firsts[partition]) - expected
+            if missed > 0 and not self.tally.missed:
+                log.warning(
+                    "kafka: %d messages of %s, partition %d, were removed by the topic's retention before they were "
+                    "read: such messages are counted, and lost; keep them for longer (retention.ms, retention.bytes)",
+                    missed, self.topic, partition,
+                )  # fmt: skip
+            self.tally.missed += max(0, missed)
 
     def _look_at_lag(self) -> None:
         """By what the last fetch said; of one partition that is paused, and so not fetched, the broker is asked."""
@@ -511,6 +571,8 @@ class Relay:
         close_together(self.exporters.values(), self.config.close_timeout)
         self._settle()
         self._commit_last(max(end, time.monotonic() + 1.0))
+        with contextlib.suppress(KafkaException):  # then nobody knows
+            self._look_at_gaps()
         if self._to_commit():
             log.warning("kafka: not all offsets were committed, since no broker answers: some events come again")
         left = {name: counts.lost["closed"] for name, counts in self.counts().items() if counts.lost.get("closed")}

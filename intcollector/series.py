@@ -104,6 +104,8 @@ METRICS = {
          "Times that the spool could not be written to."),
         ("int_relay_events_total", "counter", (), "", "Events that a relay read from Kafka."),
         ("int_relay_messages_refused_total", "counter", ("reason",), "", "Messages in Kafka that are no event."),
+        ("int_relay_messages_missed_total", "counter", (), "",
+         "Messages that the topic's retention removed before a relay had read them."),
         ("int_relay_rebalances_total", "counter", (), "",
          "Times that partitions were given to a relay or taken from it."),
         ("int_relay_lag_messages", "gauge", ("topic", "partition"), "",

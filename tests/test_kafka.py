@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -235,17 +236,25 @@ def test_compression(broker: Broker, topic: str, compression: str) -> None:
     assert (size > raw) == (compression == "none")
 
 
+LARGE = {
+    **report(
+        *(
+            {"switch_id": i, "hop_latency": i, "queue_id": 1, "queue_occupancy": 9, "egress_timestamp": 10**18}
+            for i in range(16)
+        )
+    ),
+    "changes": [],
+}
+"""An event of more than 2,000 bytes."""
+
+
 def test_too_large(broker: Broker) -> None:
     """A message that is larger than the topic takes is counted as rejected; all others are delivered, also those that
     were sent together with it, and those of which only a batch is too large."""
     topic = f"int-{next(_topics)}"
     broker.create_topic(topic, partitions=1, max_message_bytes="2000")
     few = events(60)
-    hops = [
-        {"switch_id": i, "hop_latency": i, "queue_id": 1, "queue_occupancy": 9, "egress_timestamp": 10**18}
-        for i in range(16)
-    ]
-    few[20:20] = few[40:40] = [{**report(*hops), "received_ns": NOW_NS, "changes": []}] * 2
+    few[20:20] = few[40:40] = [LARGE] * 2
     batch = batch_of([{**one, "received_ns": NOW_NS + 1000 * i} for i, one in enumerate(few)])
     large = [len(json.dumps(one, separators=(",", ":"))) > 2000 for one in records(batch, Config())]
     assert sum(large) == 4
@@ -433,16 +442,37 @@ def properties(folder: pathlib.Path, **said: str) -> str:
 
 
 def test_tls(broker: Broker, topic: str, tmp_path: pathlib.Path) -> None:
-    """A broker is believed by the certificate that the file of properties names, and by no other; when the file is
-    corrected, it is read again."""
+    """A broker is believed by the certificate that the file of properties names, and by no other; when what stands in
+    that certificate's file is corrected, it is read again."""
     kafka_broker.certificates(tmp_path)  # somebody else's
     file = properties(tmp_path, security_protocol="ssl", ssl_ca_location=str(tmp_path / "ca.pem"))
     with pushing(broker, topic, kafka=broker.tls, kafka_config=file) as exporter:
         exporter.write(batch_of(events(30)))
         complains(exporter, "certificate verify failed")
-        properties(tmp_path, security_protocol="ssl", ssl_ca_location=str(broker.ca))
+        shutil.copy(broker.ca, tmp_path / "ca.pem")
         assert settled(exporter).delivered == 30
     exactly(broker.stored(topic), [batch_of(events(30))])
+
+
+def test_certificate_gone(broker: Broker, tmp_path: pathlib.Path) -> None:
+    """When messages are too large together and the file of the certificate is gone, so that none can be sent by itself,
+    that is said; when it is there again, those that the topic takes are in it, once."""
+    topic = f"int-{next(_topics)}"
+    broker.create_topic(topic, partitions=1, max_message_bytes="2000")
+    ca = tmp_path / "ca.pem"
+    shutil.copy(broker.ca, ca)
+    file = properties(tmp_path, security_protocol="ssl", ssl_ca_location=str(ca))
+    with pushing(broker, topic, kafka=broker.tls, kafka_config=file, kafka_compression="none") as exporter:
+        exporter.write(batch_of(events(3)))
+        settled(exporter)
+        ca.unlink()
+        exporter.write(batch_of([*events(3, 3), {**LARGE, "received_ns": NOW_NS + 10**6}]))
+        complains(exporter, "ssl.ca.location", file)
+        assert exporter.counts().buffered > 0
+        shutil.copy(broker.ca, ca)
+        counts = settled(exporter)
+        assert (counts.delivered, counts.lost["rejected"]) == (6, 1)
+    exactly(broker.stored(topic), [batch_of(events(6))])
 
 
 def test_password(broker: Broker, topic: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -487,7 +517,9 @@ def test_doctor(broker: Broker, topic: str, tmp_path: pathlib.Path) -> None:
     assert state == "warn"
     assert "Authentication failed" in said
     right = properties(tmp_path, **login, sasl_password=USERS["mallory"])
-    assert "authorization failed" in found(kafka=broker.sasl, kafka_config=right)[1]
+    state, said = found(kafka=broker.sasl, kafka_config=right)
+    assert state == "bad"
+    assert "authorization failed" in said
     broker.allow("mallory", topic)
     assert found(kafka=broker.sasl, kafka_config=right)[0] == "ok"
     (tmp_path / "wrong").write_text("acks = 0")
@@ -521,6 +553,7 @@ def test_fatal(broker: Broker, topic: str) -> None:
         ("partitioner = random", "partitioner cannot be set"),
         ("message.timeout.ms = 5", "never by time or tries"),
         ("transactional.id = x", "transactional.id cannot be set"),
+        ("queue.buffering.max.kbytes = 1", "a message of any size has to find room"),
         ("dr_cb = x", "dr_cb cannot be set"),
         ("bootstrap.servers = x", "brokers are what --kafka names"),
         ("linger.ms = 5\nlinger.ms = 6", "line 2: linger.ms is there twice"),

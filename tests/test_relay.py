@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import urllib3
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import admin as kafka_admin
 
+from intcollector import relay as in_process
 from intcollector import series
 from intcollector.batch import Batch
 from intcollector.config import Config
@@ -36,13 +38,19 @@ NOW_NS = 1_700_000_000_000_000_000
 APART_NS = 32
 """What a collector leaves between two of its events."""
 
+USERS = {"alice": "wonderland-7"}
+
 Event = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    settings = {"group.min.session.timeout.ms": "1000"}
-    with kafka_broker.broker(tmp_path_factory.mktemp("kafka"), settings=settings) as running:
+    settings = {
+        "group.min.session.timeout.ms": "1000",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    with kafka_broker.broker(tmp_path_factory.mktemp("kafka"), tls=True, users=USERS, settings=settings) as running:
         yield running
 
 
@@ -148,9 +156,9 @@ def stored(server: InfluxServer, database: str) -> int:
 class Relay(Command):
     """`intcollector relay`, a member of its group."""
 
-    def __init__(self, broker: Broker, topic: str, *arguments: str, ready: bool = True) -> None:
+    def __init__(self, broker: Broker, topic: str, *arguments: str, ready: bool = True, address: str = "") -> None:
         super().__init__(
-            "relay", "--kafka", broker.address, "--kafka-topic", topic, "--kafka-group", f"of {topic}",
+            "relay", "--kafka", address or broker.address, "--kafka-topic", topic, "--kafka-group", f"of {topic}",
             "--prometheus", "127.0.0.1:0", "--push-interval", "0.1", *arguments,
         )  # fmt: skip
         self._http = urllib3.PoolManager(retries=False)
@@ -447,6 +455,150 @@ def test_brokers_and_topics_are_waited_for(broker: Broker, tmp_path: pathlib.Pat
     assert set(numbers(path)) == set(range(200))
 
 
+def test_messages_that_the_topic_has_no_more(broker: Broker, topic: str, tmp_path: pathlib.Path) -> None:
+    """What retention removed before it was read is counted, and said; what nobody can miss is not: a group's first
+    messages, and offsets that never had a message."""
+    path = tmp_path / "events.jsonl"
+    admin = kafka_admin.AdminClient({"bootstrap.servers": broker.address})
+
+    def put(first: int, end: int, **more: str) -> None:
+        """All into partition 0; the end of a transaction takes an offset."""
+        producer = Producer({"bootstrap.servers": broker.address, **more})
+        if more:
+            producer.init_transactions(servers.DEADLINE_S)
+            producer.begin_transaction()
+        for number in range(first, end):
+            producer.produce(topic, value=text(event(number)), partition=0)
+        if more:
+            producer.commit_transaction(servers.DEADLINE_S)
+        assert producer.flush(servers.DEADLINE_S) == 0
+
+    def remove(end: int) -> None:
+        admin.delete_records([TopicPartition(topic, 0, end)])[TopicPartition(topic, 0)].result(servers.DEADLINE_S)
+
+    put(0, 40, **{"transactional.id": topic})
+    remove(10)
+    with Relay(broker, topic, "--jsonl", str(path)) as relay:
+        relay.wait_until(lambda: len(lines(path)) == 30, "what is there is written")
+        put(40, 50)
+        relay.wait_until(lambda: len(lines(path)) == 40, "what came then, too")
+        assert relay.end() == 0
+        assert "removed" not in relay.said()
+    put(50, 100)
+    remove(1 + 70)
+    with Relay(broker, topic, "--jsonl", str(path)) as relay:
+        metrics = relay.wait(lambda m: m.by("int_relay_messages_missed_total") == {(): 20}, "they are counted")
+        assert f"20 messages of {topic}, partition 0, were removed by the topic's retention" in relay.said()
+        relay.wait_until(lambda: len(lines(path)) == 70, "the others are written")
+        assert metrics.by("int_relay_events_total") == {(): 30}
+        relay.assert_sums()
+        assert relay.end() == 0
+    assert numbers(path) == [*range(10, 50), *range(70, 100)]
+
+
+def test_files_are_rotated(broker: Broker, topic: str, tmp_path: pathlib.Path) -> None:
+    """After SIGHUP a relay writes to a new file of the name; the one that was renamed has what came before."""
+    path, renamed = tmp_path / "events.jsonl", tmp_path / "events.1"
+    with Relay(broker, topic, "--jsonl", str(path)) as relay:
+        produce(broker, topic, map(event, range(50)))
+        relay.wait_until(lambda: len(lines(path)) == 50, "the first events are written")
+        path.rename(renamed)
+        relay.process.send_signal(signal.SIGHUP)
+        relay.wait_until(path.exists, "there is a new file")
+        produce(broker, topic, map(event, range(50, 100)))
+        relay.wait_until(lambda: len(lines(path)) == 50, "the others are written")
+        assert relay.end() == 0
+    assert sorted(numbers(renamed)) == list(range(50))
+    assert sorted(numbers(path)) == list(range(50, 100))
+
+
+def test_who_may_read(broker: Broker, topic: str, tmp_path: pathlib.Path) -> None:
+    """SASL over TLS: a broker whose certificate is unknown is said once, with why; a user that may read the topic and
+    the group gets the events; when that right is taken and given back, what came meanwhile arrives, and all is well."""
+    path, file = tmp_path / "events.jsonl", tmp_path / "kafka"
+    kafka_broker.certificates(tmp_path)  # somebody else's
+
+    def login(ca: pathlib.Path) -> tuple[str, ...]:
+        file.write_text(
+            f"security.protocol = sasl_ssl\nssl.ca.location = {ca}\nsasl.mechanism = PLAIN\n"
+            f"sasl.username = alice\nsasl.password = {USERS['alice']}\n"
+        )
+        file.chmod(0o600)
+        return "--jsonl", str(path), "--kafka-config", str(file)
+
+    with Relay(broker, topic, *login(tmp_path / "ca.pem"), ready=False, address=broker.sasl_tls) as relay:
+        relay.wait_said("certificate verify failed")
+        assert relay.get("/readyz")[0] == 503
+        assert "certificate verify failed" in relay.get("/readyz")[1]
+        assert relay.end() == 0
+        assert relay.said().count("certificate verify failed") == 1
+        assert "can be reached" not in relay.said().partition("certificate verify failed")[2]
+        assert "SSL_HANDSHAKE" not in relay.said()
+    names: Any = kafka_admin  # which its types do not know
+    of, may = names.ResourceType, names.AclOperation
+
+    def right(kind: Any, name: str, operation: Any) -> Any:
+        return names.AclBinding(
+            kind, name, names.ResourcePatternType.LITERAL, "User:alice", "*", operation, names.AclPermissionType.ALLOW
+        )
+
+    read = right(of.TOPIC, topic, may.READ)
+    rest = [right(of.TOPIC, topic, may.DESCRIBE), right(of.GROUP, f"of {topic}", may.READ)]
+    admin: Any = kafka_admin.AdminClient({"bootstrap.servers": broker.address})
+
+    def allow(*bindings: Any) -> None:
+        for asked in admin.create_acls(list(bindings)).values():
+            asked.result(servers.DEADLINE_S)
+
+    allow(read, *rest)
+    with Relay(broker, topic, *login(broker.ca), address=broker.sasl_tls) as relay:
+        produce(broker, topic, map(event, range(50)))
+        relay.wait_until(lambda: len(lines(path)) == 50, "the first events are written")
+        before = ends(broker, topic)
+        wait(lambda: committed(broker, topic) == before, "they are committed")
+        taken = names.AclBindingFilter(*(getattr(read, name) for name in (
+            "restype", "name", "resource_pattern_type", "principal", "host", "operation", "permission_type"
+        )))  # fmt: skip
+        for asked in admin.delete_acls([taken]).values():
+            asked.result(servers.DEADLINE_S)
+        refused = "Fetch from broker 1 failed: Broker: Topic authorization failed"
+        relay.wait_until(lambda: refused in relay.get("/readyz")[1], "it says that it may not read")
+        produce(broker, topic, map(event, range(50, 100)))
+        allow(read)
+        relay.wait_until(lambda: len(lines(path)) == 100, "the others are written")
+        relay.wait_until(lambda: relay.get("/readyz")[0] == 200, "it is ready again")
+        relay.assert_sums()
+        assert relay.end() == 0
+        assert USERS["alice"] not in relay.said()
+    assert sorted(numbers(path)) == list(range(100))
+
+
+def test_a_relay_holds_no_more_than_it_has_to(broker: Broker, topic: str) -> None:
+    """Messages that make no points take no memory while a database is away, and no point is given up: what was read is
+    kept, though it be more than the buffer is to hold."""
+    produce(broker, topic, [event(1), *[b"{}"] * 400])
+    config = Config(
+        kafka=broker.address, kafka_topic=topic, influxdb="http://127.0.0.1:9", push_buffer=1, prometheus=None,
+        close_timeout=0.1,
+    )  # fmt: skip
+    relay = in_process.Relay(config, f"of {topic}")
+    running = threading.Thread(target=relay.run)
+    running.start()
+    try:
+        wait(lambda: sum(relay.tally.refused.values()) == 400 and relay.tally.events, "all is read")
+        assert len(relay._marks) <= 2
+        for first in range(0, 10_000, 1000):
+            relay.exporters["influxdb"].write(batch_of([event(number) for number in range(first, first + 1000)]))
+        counts = relay.counts()["influxdb"]
+        assert counts.buffered_bytes > 1 << 20
+        assert (counts.buffered, sum(counts.lost.values())) == (counts.accepted, 0)
+    finally:
+        relay.stop()
+        running.join()
+        relay.close()
+    assert committed(broker, topic) == {}
+
+
 def test_an_event_that_comes_again_is_the_same_points(influxdb: InfluxServer, topic: str) -> None:
     """Events that are told again, in another order, by the same relay or by another, leave InfluxDB as it was, also
     where a switch is in a path twice; and of two collectors' events about one queue at one time both are kept."""
@@ -508,7 +660,9 @@ def test_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
         ("group.id = mine", "group.id cannot be set: it is --kafka-group"),
         ("enable.auto.commit = true", "enable.auto.commit cannot be set: offsets are committed after delivery"),
         ("partition.assignment.strategy = range", "partition.assignment.strategy cannot be set"),
+        ("auto.offset.reset = latest", "auto.offset.reset cannot be set: a group begins with the oldest message"),
         ("no.such.property = 1", "no.such.property"),
+        ("security.protocol = ssl\nssl.ca.location = /nonexistent", "ssl.ca.location"),
     ],
 )
 def test_wrong_properties(tmp_path: pathlib.Path, line: str, said: str) -> None:
@@ -519,7 +673,7 @@ def test_wrong_properties(tmp_path: pathlib.Path, line: str, said: str) -> None:
         "relay", "--jsonl", "-", "--prometheus", "off", "--kafka", "127.0.0.1:1", "--kafka-group", "g",
         "--kafka-config", str(path),
     )  # fmt: skip
-    assert ended.returncode != 0
+    assert ended.returncode == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -7,6 +7,7 @@ stored is not stored twice, and what waits for that is bounded by the buffer, as
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -54,6 +55,7 @@ NO_TOPIC = frozenset(
 
 PURGED = frozenset((KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT))
 CREDENTIALS = frozenset((KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL))
+NOT_ALLOWED = frozenset((KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED))
 REREAD_S = 2.0
 """How often the file of properties is looked at, as long as it is wrong."""
 SPACE_NS = 32
@@ -96,6 +98,7 @@ PRODUCER = {
     ),
     "allow.auto.create.topics": "a topic is made by who knows how many partitions it is to have: false",
     "batch.size": "the collector finds what the topic takes",
+    "queue.buffering.max.kbytes": "a message of any size has to find room: queue.buffering.max.messages is the bound",
 }
 """The same, of what sends."""
 
@@ -103,8 +106,8 @@ _SECRET = re.compile(r"(?!.*location$).*(password|secret|token|\.pem$|jaas|oauth
 
 
 def read_properties(path: str, refused: Mapping[str, str]) -> dict[str, str]:
-    """A file of librdkafka properties: `NAME = VALUE` a line, # begins a comment. Errors: UsageError, which shows no
-    value.
+    """A file of librdkafka properties: `NAME = VALUE` a line; one that begins with # is a comment. Errors: UsageError,
+    which shows no value.
 
     refused: names that the file must not have -> why.
     """
@@ -208,9 +211,23 @@ def look(config: Config, timeout_s: float) -> tuple[int, bool]:
         first = error.args[0] if isinstance(error, KafkaException) else error
         if isinstance(first, KafkaError) and first.code() in NO_TOPIC:
             raise Refusal("no topic", no_topic(config)) from None
+        if isinstance(first, KafkaError) and first.code() in NOT_ALLOWED:
+            raise Refusal("not allowed", in_words(first, of)) from None
         raise Refusal("", in_words(errors[0] if errors else first, of)) from None
     allowed = said.authorized_operations
     return len(said.partitions), allowed is None or any(one.name in ("WRITE", "ALL") for one in allowed)
+
+
+def stamps(properties: Mapping[str, Any]) -> dict[str, tuple[int, int] | None]:
+    """Of the files that properties name, as ssl.ca.location does: (st_mtime_ns, st_size), None if it is not there."""
+    found: dict[str, tuple[int, int] | None] = {}
+    for name, value in properties.items():
+        if name.endswith(".location"):
+            found[name] = None
+            with contextlib.suppress(OSError):
+                of = os.stat(value)
+                found[name] = of.st_mtime_ns, of.st_size
+    return found
 
 
 def no_topic(config: Config) -> str:
@@ -271,11 +288,13 @@ class Kafka(Pusher):
     name = "kafka"
     reasons = ("rejected",)
     LINES = 5000
+    ITEM_SIZE = 1500
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._topic = config.kafka_topic
         self._connection = connection(config, PRODUCER)
+        self._files: dict[str, tuple[int, int] | None] = {}  # that it names, as the producer has read them
         self._reread_s = 0.0  # when the file is looked at again
         self._latest_ns = 0  # received_ns of the events so far
         self._texts = EventTexts()
@@ -290,6 +309,7 @@ class Kafka(Pusher):
     def _made(self, **more: Any) -> Producer:
         """A producer; threads of its own begin to look for the brokers. Errors: UsageError."""
         self._fatal, self._error = False, None
+        self._files = stamps(self._connection)
         properties = {
             "linger.ms": 5,
             **self._connection,
@@ -371,7 +391,7 @@ class Kafka(Pusher):
         if large := flight.take(TOO_LARGE):
             # It may be the batch that was too large: each by itself tells. Of a flow that was in the batch, later
             # events that were sent with it are before these now.
-            alone = self._send(self._made(**{"batch.num.messages": 1}), [(key, value) for _, key, value in large])
+            alone = self._alone(large)
             rejected += alone.take(TOO_LARGE)
             if alone.delivered:  # the topic takes less than our batches
                 self._batch_size = max(self._batch_size // 2, 1 << 12)
@@ -384,6 +404,16 @@ class Kafka(Pusher):
             if not flight.delivered and not rejected:
                 raise self._why(flight)
         self._settle(chunk, flight, rejected)
+
+    def _alone(self, large: Sequence[Failure]) -> Flight:
+        """Send those again, each in a batch of its own. If the file of properties is not taken now, all failed."""
+        try:
+            producer = self._made(**{"batch.num.messages": 1})
+        except UsageError as error:
+            failed = Flight()
+            failed.failed = [(_unusable(error), key, value) for _, key, value in large]
+            return failed
+        return self._send(producer, [(key, value) for _, key, value in large])
 
     def _settle(self, chunk: Chunk, flight: Flight, rejected: Sequence[Failure]) -> None:
         """Account for a chunk, of which all was reported and not all failed."""
@@ -416,7 +446,7 @@ class Kafka(Pusher):
             self._producer = self._made()
         except UsageError as error:
             self._reread()
-            raise Refusal("properties", str(error)) from None
+            raise self._refusal(_unusable(error)) from None
         return self._producer
 
     def _send(self, producer: Producer, messages: Iterable[tuple[bytes, bytes]], *, meanwhile: bool = False) -> Flight:
@@ -493,14 +523,15 @@ class Kafka(Pusher):
         return self._reread()
 
     def _reread(self) -> bool:
-        """Take up what the file of properties says; whether that is another thing."""
+        """Take up what the file of properties says; whether that, or what stands in a file it names, is another thing
+        than the producer was made of."""
         try:
             said = connection(self._config, PRODUCER)
         except UsageError as error:
             log.warning("kafka: %s; what was read before stays in force", error)
             return False
         changed, self._connection = said != self._connection, said
-        return changed
+        return changed or stamps(said) != self._files
 
     def _refusal(self, error: KafkaError) -> Refusal:
         said = self._words(error)
@@ -514,6 +545,11 @@ class Kafka(Pusher):
         super().close(timeout_s)
         if not self._thread.is_alive():
             self._producer = None
+
+
+def _unusable(error: UsageError) -> KafkaError:
+    """What is wrong with the properties, in the place of what librdkafka would say if it had taken them."""
+    return KafkaError(KafkaError._INVALID_ARG, str(error))
 
 
 def spaced(times_ns: np.ndarray, latest_ns: int) -> np.ndarray:
