@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import shutil
@@ -137,14 +138,36 @@ class Broker:
     # what a test asks of it
 
     def create_topic(self, name: str, partitions: int = 1, **settings: str) -> None:
-        """settings: the topic's, underscores for dots: max_message_bytes="2000"."""
+        """settings: the topic's, underscores for dots: max_message_bytes="2000". A broker that just came back may not
+        answer the first time it is asked."""
+        from confluent_kafka import KafkaError, KafkaException
         from confluent_kafka.admin import AdminClient
         from confluent_kafka.cimpl import NewTopic
 
         config = {key.replace("_", "."): value for key, value in settings.items()}
         admin = AdminClient({"bootstrap.servers": self.address})
         new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
-        admin.create_topics([new], operation_timeout=DEADLINE_S)[name].result(DEADLINE_S)
+        again = (
+            KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN,
+            KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.BROKER_NOT_AVAILABLE,
+        )  # fmt: skip
+
+        tries = itertools.count(1)
+
+        def made() -> bool:
+            tried = next(tries)
+            try:
+                admin.create_topics([new], operation_timeout=5.0, request_timeout=10.0)[name].result(DEADLINE_S)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.TOPIC_ALREADY_EXISTS and tried > 1:  # by a try whose answer was lost
+                    return True
+                if code not in again:
+                    raise
+                return False
+            return True
+
+        wait(made, f"topic {name} is made")
 
     def delete_topic(self, name: str) -> None:
         from confluent_kafka.admin import AdminClient
