@@ -105,7 +105,7 @@ class Network:
         ).sum(axis=1)  # fmt: skip
         state.flows["seen_ns"] = random.integers(1, 1 << 40, len(state.flows))
         for points, limit in ((state.ports, 10_000), (state.queues, 2000)):
-            points["value"], points["seen_ns"] = random.integers(0, limit, len(points)), next(self._made)
+            points["value"] = random.integers(0, limit, len(points))
         buckets = state.port_statistics["buckets"]
         buckets[1:] += random.poisson(100, buckets[1:].shape).astype(np.uint64)
         state.port_statistics["latency_sum"][1:] += random.integers(1 << 20, 1 << 30, len(buckets) - 1, np.uint64)

@@ -28,7 +28,7 @@ CONFIG = Config(int_dscp=(23, 63))
 
 
 def main() -> int:
-    options = parser(__doc__, rounds=250)
+    options = parser(__doc__, rounds=800)
     options.add_argument("--reports", type=int, default=20_000, help="reports a round (default: 20000)")
     arguments = options.parse_args()
     floor = drop_program()
