@@ -169,7 +169,55 @@ int any_packet(struct xdp_md *ctx)
 		count->outcomes[outcome & (OUTCOMES - 1)]++;
 	if (is_accepted(outcome) || outcome == OUTCOME_UNDECODED)
 		return set->verdict_ok;
-	return outcome > OUTCOME_PASS_PORT ? set->verdict_malformed : XDP_PASS;
+	if (outcome == OUTCOME_PASS_PORT && s->counted)
+		own->udp_ports[s->udp_port & 0xFFFF]++;
+	if (outcome <= OUTCOME_PASS_PORT)
+		return XDP_PASS;
+	s->outcome = outcome;
+	if (s->counted)
+		again.call(ctx, 2);
+	return set->verdict_malformed;
+}
+
+/* A malformed report, which was counted: keep who sent it, and what the first one looked like. */
+int refused(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
+	u32 zero = 0, kept = 0;
+	struct settings *set = settings.lookup(&zero);
+	struct scratch *s = (void *)scratches.lookup(&zero);
+	struct refusal_key key = {};
+	struct refusal *refusal;
+
+	if (!set || !s)
+		return XDP_PASS; /* cannot be */
+	copy_ipv6(key.address, (u64 *)s->report.source);
+	key.ip_version = s->report.flags & REPORT_SOURCE_IPV6 ? 6 : 4;
+	key.outcome = s->outcome;
+	refusal = (void *)refusals.lookup(&key);
+	if (!refusal) {
+		refusal = (void *)s->more;
+		refusal->packets = 0;
+		refusal->length = data_end - data;
+#pragma clang loop unroll(disable)
+		for (u32 i = 0; i < SPECIMEN; i++) {
+			u8 *from = data + i;
+
+			FENCE(from);
+			if ((void *)(from + 1) > data_end)
+				break;
+			refusal->bytes[i] = *from;
+			kept = i + 1;
+		}
+		refusal->kept = kept;
+		refusals.insert(&key, (struct refusal_bytes *)refusal);
+		refusal = (void *)refusals.lookup(&key);
+		if (!refusal)
+			return set->verdict_malformed;
+	}
+	__sync_fetch_and_add(&refusal->packets, 1);
+	refusal->seen_ns = NOW();
+	return set->verdict_malformed;
 }
 
 /* Where a packet comes in: most reports need no more than this. */

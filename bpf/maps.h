@@ -33,8 +33,8 @@ BPF_ARRAY(profiles, struct profile, MAX_PROFILES);
 BPF_F_TABLE("lpm_trie", struct source_prefix, u32, source_profiles, MAX_PROFILES, BPF_F_NO_PREALLOC);
 
 /* 0: the long way, so that a packet can go it, and go on with another part of itself; 1: collector(), for what spread()
- * leaves alone: U sets it at start */
-BPF_PROG_ARRAY(again, 2);
+ * leaves alone; 2: refused(). U sets it at start */
+BPF_PROG_ARRAY(again, 3);
 
 #ifndef NO_CPUMAP_PROGRAMS /* Linux before 5.9 */
 /* where spread() sends reports, by CPU: U sets it at start. A value is a queue's length and a program's descriptor, which
@@ -78,6 +78,10 @@ BPF_ARRAY(sources, struct source, MAX_SOURCES);
 
 /* the next free indexes: K only */
 BPF_ARRAY(allocators, struct allocator, 1);
+
+/* malformed reports by exporter and outcome: K writes, U reads. What finds no room is counted by outcome only */
+BYTES(refusal);
+BPF_TABLE("hash", struct refusal_key, struct refusal_bytes, refusals, MAX_REFUSALS);
 
 /* dropped packets by switch and reason: K writes, U reads */
 BPF_TABLE("hash", struct drop_key, u64, drops, MAX_DROPS);

@@ -88,8 +88,10 @@ inline_always u32 parse_outer(struct cursor *c, const struct settings *set, stru
 
 	if (!udp)
 		return OUTCOME_PASS_SHORT_L4;
-	if (!is_report_port(set, udp->destination_port))
+	if (!is_report_port(set, udp->destination_port)) {
+		s->udp_port = BE16(udp->destination_port);
 		return OUTCOME_PASS_PORT;
+	}
 
 	u32 length = BE16(udp->length);
 

@@ -28,6 +28,9 @@
 #define MAX_WHOLE 64	       /* cells of a packet that goes up whole, each with WHOLE_BYTES of it */
 #define WHOLE_BYTES 60
 #define MAX_WHOLE_BYTES 3480 /* what a test run takes back */
+#define MAX_REFUSALS 256     /* exporters and outcomes of malformed reports that are kept apart */
+#define UDP_PORTS 65536
+#define SPECIMEN 512 /* bytes kept of a malformed report */
 
 /* Why a packet ended where it did. Exactly one a packet; the names are those users see, in lower case. */
 enum outcome {
@@ -317,6 +320,7 @@ struct statistics {
 	u64 latency_sums[MAX_POINTS]; /* ns, of ports */
 	struct latency_bucket buckets[LATENCY_BUCKETS];
 	u32 occupancy_max[MAX_POINTS]; /* of queues, + 1; 0: never seen */
+	u64 udp_ports[UDP_PORTS];      /* packets for none of --port, by their UDP destination port */
 };
 
 struct source_key {
@@ -363,6 +367,22 @@ enum source_flag {
 	SOURCE_SUSPECT = 2,   /* the last report was far from the highest: suspect counts */
 	SOURCE_NAMED = 4,     /* a switch was named: reporter counts */
 	SOURCE_RESTARTED = 8, /* it began anew, as far as one can tell: before_* and since count */
+};
+
+/* Malformed reports, by who sent them and what was wrong; with the first one, so that one can see why. */
+struct refusal_key {
+	u8 address[16]; /* of the exporter; IPv4 in the first 4 bytes */
+	u8 ip_version;
+	u8 outcome; /* enum outcome */
+	u8 pad[2];
+};
+
+struct refusal {
+	u64 packets;
+	u64 seen_ns; /* CLOCK_MONOTONIC, coarse: the last one */
+	u32 length;  /* of the first one, from its Ethernet header, */
+	u32 kept;    /* and as much of it as is here */
+	u8 bytes[SPECIMEN];
 };
 
 /* drop reports, by who and why */

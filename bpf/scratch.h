@@ -151,6 +151,7 @@ struct scratch {
 	u32 counted;	      /* the packet came from the network */
 	u32 size;	      /* of the frame, bytes */
 	u32 outcome;	      /* so far */
+	u32 udp_port;	      /* of a packet that is for another one */
 	struct flow_hop own;  /* what is remembered, for this packet only, of a switch that reports but is in no path */
 	u32 utilization_news; /* bit 0: the reporting switch's, bit 1 + i: hop i's */
 	u32 occupancy_news;

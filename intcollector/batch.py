@@ -16,6 +16,8 @@ POINTS = LAYOUT.dtypes["points"]
 STATISTICS = LAYOUT.dtypes["statistics"]
 SOURCE = LAYOUT.dtypes["source"]
 DROP_KEY = LAYOUT.dtypes["drop_key"]
+REFUSAL_KEY = LAYOUT.dtypes["refusal_key"]
+REFUSAL_VALUE = LAYOUT.dtypes["refusal"]
 COUNTERS = LAYOUT.dtypes["counters"]
 SETTINGS = LAYOUT.dtypes["settings"]
 PROFILE = LAYOUT.dtypes["profile"]
@@ -35,6 +37,11 @@ PORT_STATISTICS = np.dtype([("latency_sum", "<u8"), ("buckets", "<u8", (LATENCY_
 """latency_sum: ns; buckets: hops by their latency (port_series())."""
 QUEUE_STATISTICS = np.dtype([("occupancy_max", "<u4")])
 """+ 1; 0: never seen."""
+REFUSAL = np.dtype(
+    [(name, of[name]) for of in (REFUSAL_KEY, REFUSAL_VALUE) for name in of.names or () if name != "pad"]
+)
+"""Malformed reports of one exporter, of one outcome; bytes[:kept]: the first of them, from its Ethernet header."""
+UDP_PORTS = LAYOUT.defines["UDP_PORTS"]
 
 
 def _empty(dtype: np.dtype) -> Any:
@@ -97,7 +104,9 @@ class State:
     flow_keys, flows: FLOW_KEY, FLOW (f,). ports, port_statistics: POINT, PORT_STATISTICS (p,), statistics summed over
     the CPUs. queues, queue_statistics: POINT, QUEUE_STATISTICS (q,), maxima over the CPUs. Index 0 of ports and queues
     is nobody's. sources: SOURCE (s,). drop_keys: DROP_KEY (d,), drops: u64 (d,). counters: COUNTERS (), summed over
-    the CPUs. lost_between_cpus: reports that found no room in another CPU's queue (--cpus). clock_ns: as in Batch.
+    the CPUs. udp_ports: u64 (65536,), packets passed on because their UDP destination port is none of --port, by that
+    port. refusals: REFUSAL (r,), malformed reports that found room to be kept apart. lost_between_cpus: reports that
+    found no room in another CPU's queue (--cpus). clock_ns: as in Batch.
     """
 
     flow_keys: np.ndarray = _empty(FLOW_KEY)
@@ -110,5 +119,7 @@ class State:
     drop_keys: np.ndarray = _empty(DROP_KEY)
     drops: np.ndarray = _empty(np.dtype("<u8"))
     counters: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), COUNTERS))
+    udp_ports: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(UDP_PORTS, "<u8"))
+    refusals: np.ndarray = _empty(REFUSAL)
     lost_between_cpus: int = 0
     clock_ns: int = 0

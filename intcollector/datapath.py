@@ -34,6 +34,9 @@ from .batch import (
     PORT_STATISTICS,
     PROFILE,
     QUEUE_STATISTICS,
+    REFUSAL,
+    REFUSAL_KEY,
+    REFUSAL_VALUE,
     RESUME,
     SETTINGS,
     SOURCE,
@@ -45,7 +48,7 @@ from .batch import (
 from .config import Config, Network
 from .errors import LoadError
 from .layout import ACCEPTED, CELL, HEAD, HEAD_CELLS, HOP, LAYOUT, OUTCOMES, ReportFlag, offset
-from .program import FUNCTION, FUNCTIONS, LONG_WAY, MISSING, Loading, Wanted, cpu_numbers, kernel_version
+from .program import FUNCTION, FUNCTIONS, LONG_WAY, MISSING, REFUSED, Loading, Wanted, cpu_numbers, kernel_version
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ CELL_AT = offset(HOP, "cell")
 RING_HEADER, PERF_HEADER = 8, 12
 PAGE = mmap.PAGESIZE
 UNDECODED = OUTCOMES.index("undecoded")
+MAX_REFUSALS, SPECIMEN = LAYOUT.defines["MAX_REFUSALS"], LAYOUT.defines["SPECIMEN"]
 MAX_FINISHED = 256
 """Packets that came up whole and are decoded in one drain: a tenth of a second's work."""
 MAX_WAITING = 1024
@@ -402,8 +406,8 @@ class Datapath:
 
     def _set_up(self, config: Config, ring: bool, size: int) -> None:
         """What comes after the program was loaded. size: of the buffer for events, bytes."""
-        functions = FUNCTIONS if config.cpus else FUNCTIONS[:2]
-        self.fd, self._long_way, *more = self._program.load_all(functions)
+        functions = FUNCTIONS if config.cpus else FUNCTIONS[:-1]
+        self.fd, self._long_way, refused, *more = self._program.load_all(functions)
         self.entry = more[0] if more else self.fd
         """The program that is for an interface."""
         said = kernel.info(self.fd, 232)
@@ -419,7 +423,7 @@ class Datapath:
             name: self._program.map_fd(name)
             for name in (
                 "settings", "profiles", "source_profiles", "again", "counters", "flows", "new_flow", "points",
-                "statistics", "sources", "allocators", "drops", "events",
+                "statistics", "sources", "allocators", "drops", "refusals", "events",
             )
         }  # fmt: skip
         self._points = self._mapped("points", POINTS, 1)
@@ -429,13 +433,14 @@ class Datapath:
         for field in ("switch_id", "latency", "told_latency", "egress_port_id", "queue_id"):
             fresh["hops"][field] = np.iinfo(FLOW["hops"].base[field]).max
         kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
-        kernel.map_update(self._maps["again"], struct.pack("=I", 0), struct.pack("=I", self._long_way))
+        self._lead_to(self._maps["again"], self._long_way, refused)
         self._spread_over: list[int] = []
         self._spread_before, self._lost_between = 0, 0
         if config.cpus:
             self._spread(config.cpus)
         self._profiles = Profiles(self._maps["profiles"], self._maps["source_profiles"])
         self._of_whole = np.zeros(len(OUTCOMES), np.uint64)
+        self._refused_whole = np.empty(0, REFUSAL)
         self._can_resume = True
         self._left: collections.deque[Batch] = collections.deque()  # what the last drain did not get to
         self.apply(config)
@@ -446,6 +451,12 @@ class Datapath:
             else PerfBuffer(self._maps["events"], max(_power_of_two(size // len(online)), PAGE), online)
         )
         self._to_close.callback(self.transport.close)
+
+    @staticmethod
+    def _lead_to(again: int, long_way: int, refused: int) -> None:
+        """Where the program's tail calls go."""
+        kernel.map_update(again, struct.pack("=I", 0), struct.pack("=I", long_way))
+        kernel.map_update(again, struct.pack("=I", 2), struct.pack("=I", refused))
 
     def apply(self, config: Config) -> None:
         """Set the program, which may be running: the next packet is judged by it."""
@@ -472,17 +483,17 @@ class Datapath:
                 f"cannot spread over {count} CPUs: {len(online)} are online; give --cpus {len(online)} or less"
             )
         self._spread_over = online[-count:]  # a network card prefers the first ones
-        again = kernel.bpf(kernel.MAP_CREATE, struct.pack("=IIIII", PROG_ARRAY, 4, 4, 2, 0) + bytes(52))
+        again = kernel.bpf(kernel.MAP_CREATE, struct.pack("=IIIII", PROG_ARRAY, 4, 4, 3, 0) + bytes(52))
         self._copies.append(again)
-        for function in (LONG_WAY, FUNCTION):
-            copy = self._program.copy(function, ATTACH_CPUMAP, {self._maps["again"]: again})
-            self._copies.append(copy)
-            if function == LONG_WAY:
-                kernel.map_update(again, bytes(4), struct.pack("=I", copy))
+        copies = []
+        for function in (LONG_WAY, REFUSED, FUNCTION):
+            copies.append(self._program.copy(function, ATTACH_CPUMAP, {self._maps["again"]: again}))
+            self._copies.append(copies[-1])
+        self._lead_to(again, *copies[:2])
         kernel.map_update(self._maps["again"], struct.pack("=I", 1), struct.pack("=I", self.fd))
         cpus = self._program.map_fd("cpus")
         for cpu in self._spread_over:
-            queue = struct.pack("=II", SPREAD_QUEUE, copy)
+            queue = struct.pack("=II", SPREAD_QUEUE, copies[-1])
             kernel.map_update(cpus, struct.pack("=I", cpu), queue)
 
     def _lost_between_cpus(self) -> int:
@@ -539,6 +550,8 @@ class Datapath:
         if outcome in ACCEPTED and not self._resume(frame, report["received_ns"]):
             outcome = UNDECODED
         self._of_whole[outcome] += 1
+        if outcome not in ACCEPTED:
+            self._refuse(report, outcome, frame)
         if outcome in ACCEPTED:
             batch = dataclasses.replace(self.transport.drain(), clock_ns=one.clock_ns)
             own = batch.reports["resumed"] != 0
@@ -547,6 +560,15 @@ class Datapath:
         heads = one.reports[: int(self._tell_all)].copy()
         heads["outcome"], heads["flags"], heads["hop_count"] = outcome, 0, 0
         return Batch(heads, clock_ns=one.clock_ns)
+
+    def _refuse(self, report: np.void, outcome: int, frame: bytes) -> None:
+        """A malformed packet that came up whole, kept as the program keeps others: bpf/collector.c, refused()."""
+        row = np.zeros(1, REFUSAL)
+        row["address"], row["outcome"], row["packets"] = report["source"], outcome, 1
+        row["ip_version"] = 6 if report["flags"] & ReportFlag.SOURCE_IPV6 else 4
+        row["seen_ns"], row["length"], row["kept"] = report["received_ns"], len(frame), min(len(frame), SPECIMEN)
+        row["bytes"][0, : min(len(frame), SPECIMEN)] = np.frombuffer(frame, np.uint8)[:SPECIMEN]
+        self._refused_whole = _refused_by_source(np.concatenate((self._refused_whole, row)))[:MAX_REFUSALS]
 
     def _leave(self, batch: Batch) -> None:
         """Put events behind what is left; of packets that came up whole only so many, the others are given up."""
@@ -606,6 +628,8 @@ class Datapath:
             sources=self._sources(sources),
             drop_keys=drop_keys,
             drops=drops,
+            udp_ports=statistics["udp_ports"].sum(axis=0),
+            refusals=self._refusals(),
             counters=self.counters(),
             lost_between_cpus=self._lost_between_cpus(),
             clock_ns=clock_offset_ns(),
@@ -619,6 +643,14 @@ class Datapath:
         sources["received"] += in_run + sources["repeated"] + sources["silent"]
         sources["duplicated"] += sources["repeated"]
         return sources
+
+    def _refusals(self) -> np.ndarray:
+        """REFUSAL (n,), those of packets that came up whole among them."""
+        keys, values = self._items("refusals", REFUSAL_KEY, REFUSAL_VALUE, MAX_REFUSALS)
+        out = np.empty(len(keys), REFUSAL)
+        for name in REFUSAL.names or ():
+            out[name] = keys[name] if name in (REFUSAL_KEY.names or ()) else values[name]
+        return _refused_by_source(np.concatenate((out, self._refused_whole)))
 
     def _mapped(self, name: str, value: np.dtype, entries: int) -> Callable[[], np.ndarray]:
         """What reads an array map whose values are large: value (entries,), the kernel's own memory, or a copy where
@@ -665,6 +697,17 @@ def _sum(values: np.ndarray) -> np.ndarray:
     """Structs of u64 counters, (cpus, n): summed over the CPUs, (n,)."""
     words = np.ascontiguousarray(values).view("<u8").reshape(*values.shape, -1)
     return words.sum(axis=0, dtype="<u8").view(values.dtype)[:, 0]
+
+
+def _refused_by_source(refusals: np.ndarray) -> np.ndarray:
+    """Rows of one exporter and outcome as one, with the specimen of the first: REFUSAL (n,), in the order they came."""
+    keys = np.stack([refusals["outcome"], refusals["ip_version"], *refusals["address"].T], axis=1)
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    out = refusals[first]
+    out["packets"] = 0
+    np.add.at(out["packets"], group.reshape(-1), refusals["packets"])
+    np.maximum.at(out["seen_ns"], group.reshape(-1), refusals["seen_ns"])
+    return out[np.argsort(first, kind="stable")]
 
 
 def _points(whose: np.ndarray, levels: np.ndarray) -> np.ndarray:

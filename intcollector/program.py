@@ -15,8 +15,8 @@ from .config import Config
 from .errors import IntCollectorError, LoadError
 from .loader import Program
 
-SOURCE_FILE, FUNCTION, LONG_WAY, SPREAD = "collector.c", "collector", "any_packet", "spread"
-FUNCTIONS = (FUNCTION, LONG_WAY, SPREAD)
+SOURCE_FILE, FUNCTION, LONG_WAY, REFUSED, SPREAD = "collector.c", "collector", "any_packet", "refused", "spread"
+FUNCTIONS = (FUNCTION, LONG_WAY, REFUSED, SPREAD)
 MISSING = {
     "NO_COARSE_CLOCK": (5, 11), "NO_CMPXCHG": (5, 12), "NO_MAPPED_ARRAYS": (5, 5), "NO_CPUMAP_PROGRAMS": (5, 9),
 }  # fmt: skip
@@ -56,7 +56,7 @@ class Wanted:
         can_spread = "NO_CPUMAP_PROGRAMS" not in defines
         if config.cpus and not can_spread:
             raise LoadError("--cpus needs Linux 5.9: before, a CPU map has no programs")
-        return Wanted(ring, size, tuple(defines), FUNCTIONS if can_spread else FUNCTIONS[:2])
+        return Wanted(ring, size, tuple(defines), FUNCTIONS if can_spread else FUNCTIONS[:-1])
 
     def program(self, *, keep: bool = True, may_compile: bool = True) -> Program:
         """Errors: LoadError; NotKept, if it may not be compiled and has to be."""

@@ -141,7 +141,10 @@ def on_all_cpus(work: Callable[[int], object]) -> int:
 
 # --- a program for many tests -----------------------------------------------------------------------------------------
 
-HASHES = {"flows": "flow_key", "drops": "drop_key", "point_index": "point_key", "source_index": "source_key"}
+HASHES = {
+    "flows": "flow_key", "drops": "drop_key", "refusals": "refusal_key", "point_index": "point_key",
+    "source_index": "source_key",
+}  # fmt: skip
 ARRAYS = {
     "points": "points", "statistics": "statistics", "sources": "source", "allocators": "allocator",
     "counters": "counters",
@@ -160,6 +163,7 @@ def forget(datapath: Datapath) -> None:
     while len(datapath.drain()) or datapath.has_more:
         pass
     datapath._of_whole[:] = 0
+    datapath._refused_whole = datapath._refused_whole[:0]
     *_, sources = datapath._allocated()
     cpus = len(datapath._cpus)
     used = {"statistics": datapath._cpus[-1] + 1, "sources": sources, "counters": 2}

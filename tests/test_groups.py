@@ -361,10 +361,14 @@ def test_of_a_whole_packet_with_a_bad_report_nothing_is_kept(datapaths: Datapath
     one = wire.fit_lengths(written(small(3, 60)) + bytes_of_it)
     assert wire.decode(one, CONFIG) == {"outcome": outcome, "reports": []}
     datapath = datapaths(CONFIG)
-    datapath.run(one)
-    assert not len(drained(datapath))
+    for _ in range(2):
+        datapath.run(one)
+        assert not len(drained(datapath))
     state = datapath.state()
-    assert outcomes_of(state) == {outcome: 1}
+    assert outcomes_of(state) == {outcome: 2}
+    (refusal,) = state.refusals
+    assert (OUTCOMES[refusal["outcome"]], refusal["packets"], refusal["length"]) == (outcome, 2, len(one))
+    assert refusal["bytes"][: refusal["kept"]].tobytes() == one[:512]
     assert not len(state.flows) and len(state.ports) == len(state.queues) == 1
     assert of_sources(state) == [(1, 0, 0, 0, 0, 0, 0, 3)]
 

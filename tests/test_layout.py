@@ -30,9 +30,11 @@ OURS = {name: dtype for name, dtype in LAYOUT.dtypes.items() if name != "bpf_spi
 Fields = list[tuple[str, int, int]]
 """(name, offset, size) of each field, bytes."""
 
-AS_BYTES = {"flows", "new_flow", "points", "statistics", "counters"}
+AS_BYTES = {"flows", "new_flow", "points", "statistics", "counters", "refusals"}
 """Maps whose value is a struct that bcc knows as bytes only: bpf/maps.h, BYTES()."""
-VALUES = ARRAYS | {"settings": "settings", "profiles": "profile", "flows": "flow", "new_flow": "flow"}
+VALUES = ARRAYS | {
+    "settings": "settings", "profiles": "profile", "flows": "flow", "new_flow": "flow", "refusals": "refusal",
+}  # fmt: skip
 """map -> the struct that is its value"""
 KEYS = HASHES | {"source_profiles": "source_prefix"}
 """map -> the struct that is its key"""
