@@ -49,6 +49,20 @@ inline_always void go_to(struct xdp_md *ctx, struct scratch *s, u32 stage)
 	s->stage = STAGE_PACKET; /* it did come back: too many calls */
 }
 
+/* What becomes of a packet. */
+inline_always int verdict(const struct settings *set, u32 outcome)
+{
+	if (is_accepted(outcome) || outcome == OUTCOME_UNDECODED)
+		return set->verdict_ok;
+	return outcome > OUTCOME_PASS_PORT ? set->verdict_malformed : XDP_PASS;
+}
+
+/* A report that was accepted, and has neither INT nor anything of the reporting switch: maybe it was read wrong. */
+inline_always bool says_nothing(const struct scratch *s)
+{
+	return s->outcome == OUTCOME_OK && !(s->report.flags & (REPORT_INT | REPORT_LOCAL));
+}
+
 /* The long way: any packet. */
 int any_packet(struct xdp_md *ctx)
 {
@@ -167,19 +181,15 @@ int any_packet(struct xdp_md *ctx)
 	outcome = reread(&s->outcome);
 	if (s->counted && !s->waits)
 		count->outcomes[outcome & (OUTCOMES - 1)]++;
-	if (is_accepted(outcome) || outcome == OUTCOME_UNDECODED)
-		return set->verdict_ok;
 	if (outcome == OUTCOME_PASS_PORT && s->counted)
 		own->udp_ports[s->udp_port & 0xFFFF]++;
-	if (outcome <= OUTCOME_PASS_PORT)
-		return XDP_PASS;
 	s->outcome = outcome;
-	if (s->counted)
+	if (s->counted && !s->waits && (outcome > OUTCOME_PASS_PORT || says_nothing(s)))
 		again.call(ctx, 2);
-	return set->verdict_malformed;
+	return verdict(set, outcome);
 }
 
-/* A malformed report, which was counted: keep who sent it, and what the first one looked like. */
+/* A report that is malformed or says nothing, and was counted: keep who sent it, and what the first one looked like. */
 int refused(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
@@ -213,11 +223,11 @@ int refused(struct xdp_md *ctx)
 		refusals.insert(&key, (struct refusal_bytes *)refusal);
 		refusal = (void *)refusals.lookup(&key);
 		if (!refusal)
-			return set->verdict_malformed;
+			return verdict(set, s->outcome);
 	}
 	__sync_fetch_and_add(&refusal->packets, 1);
 	refusal->seen_ns = NOW();
-	return set->verdict_malformed;
+	return verdict(set, s->outcome);
 }
 
 /* Where a packet comes in: most reports need no more than this. */

@@ -53,13 +53,13 @@ BPF_PERCPU_ARRAY(counters, struct counters_bytes, 2);
 
 /* the flows, least recently used goes: K writes, U reads */
 BYTES(flow);
-BPF_TABLE("lru_hash", struct flow_key, struct flow_bytes, flows, MAX_FLOWS);
+BPF_TABLE("lru_hash", u64, struct flow_bytes, flows, MAX_FLOWS);
 
 /* one for each of some flows: K only */
 BPF_ARRAY(flow_locks, struct flow_lock, FLOW_LOCKS);
 
 /* what a flow begins as: U sets it at start, K copies it */
-BPF_ARRAY(new_flow, struct flow_bytes, 1);
+BPF_PERCPU_ARRAY(new_flow, struct flow_bytes, 2);
 
 /* (switch, port or queue) -> index: K only. The index stands in the flow beside the ids it is for. */
 BPF_TABLE("hash", struct point_key, u32, point_index, 2 * MAX_POINTS);

@@ -28,7 +28,7 @@
 #define MAX_WHOLE 64	       /* cells of a packet that goes up whole, each with WHOLE_BYTES of it */
 #define WHOLE_BYTES 60
 #define MAX_WHOLE_BYTES 3480 /* what a test run takes back */
-#define MAX_REFUSALS 256     /* exporters and outcomes of malformed reports that are kept apart */
+#define MAX_REFUSALS 256     /* exporters and outcomes of such reports that are kept apart */
 #define UDP_PORTS 65536
 #define SPECIMEN 512 /* bytes kept of a malformed report */
 
@@ -239,10 +239,11 @@ struct flow_place {
 	u32 seen;	       /* CLOCK_MONOTONIC, coarse, in 2^20 ns, and SEEN_*; 0: this place is free */
 };
 
-/* As large as it is so that what a short path needs lies in few cache lines: in the kernel's hash a value begins 24 bytes
- * into one (behind the key of 40), so that three hops end with the next. */
+/* As large as it is so that what a short path needs lies in few cache lines: the kernel's hash puts 56 bytes in front, so
+ * that each begins with a line, and what the first three hops need ends, but for 4 bytes, with the third. */
 struct flow {
 	u64 seen_ns; /* CLOCK_MONOTONIC, coarse */
+	struct flow_key key;
 	u64 latency; /* of the last report with INT, or of all postcards' hops */
 	u64 told_latency;
 	u32 reports;
@@ -254,9 +255,11 @@ struct flow {
 	u16 instruction_bitmap; /* of the last stack */
 	struct flow_hop hops[MAX_HOPS];
 	struct flow_place places[MAX_HOPS];
+	u8 pad[56];
 };
 
 #define FLOW_LOCKS 1024
+#define FLOW_PROBES 4	 /* flows of one hash that are kept */
 #define MAX_POINTS 16384 /* switch ports, and as many queues; a power of two */
 
 /* Of some flows, by their ports: an entry of an LRU hash cannot hold one. */
@@ -369,7 +372,8 @@ enum source_flag {
 	SOURCE_RESTARTED = 8, /* it began anew, as far as one can tell: before_* and since count */
 };
 
-/* Malformed reports, by who sent them and what was wrong; with the first one, so that one can see why. */
+/* Reports that are malformed, or right (OUTCOME_OK) but without INT and without a word of the reporting switch, by who
+ * sent them and what was wrong; with the first one, so that one can see why. */
 struct refusal_key {
 	u8 address[16]; /* of the exporter; IPv4 in the first 4 bytes */
 	u8 ip_version;
@@ -449,6 +453,7 @@ struct settings {
 	u8 pad[4];
 	u16 cpu_count; /* to spread reports over; 0: each stays where it came in */
 	u16 cpus[MAX_SPREAD];
+	u64 hash[5];  /* odd numbers that nobody else knows: see flow_hash() */
 	u8 bits[256]; /* how many bits a number has: 0, 1, 2, 2, 3, .. 8 */
 };
 

@@ -167,6 +167,7 @@ struct scratch {
 	u64 jiffies;	    /* when the clock was last read, */
 	u64 now;	    /* and what it said */
 	u64 meeting64;
+	u64 nothing; /* 0, and only we know it: see unknown() */
 };
 
 enum stage {

@@ -28,7 +28,6 @@ from .batch import (
     COUNTERS,
     DROP_KEY,
     FLOW,
-    FLOW_KEY,
     POINT,
     POINTS,
     PORT_STATISTICS,
@@ -78,6 +77,10 @@ def clock_offset_ns() -> int:
     return wall - (before + time.monotonic_ns()) // 2
 
 
+HASH = np.frombuffer(os.urandom(40), "<u8") | np.uint64(1)
+"""Odd numbers by which flows are hashed: whoever does not know them cannot make flows of one hash."""
+
+
 def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
     """The config as the kernel program reads it, what is for all sources: struct settings, ()."""
     value = np.zeros((), SETTINGS)
@@ -102,6 +105,7 @@ def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
     # the short way knows thresholds only, of less than half the range
     near = max(value[f"{name}_threshold"] for name in ("hop_latency", "queue_occupancy", "tx_utilization")) < 2**31
     value["steady"] = config.event_mode == "threshold" and near and not tell_all
+    value["hash"] = HASH
     value["bits"] = [number.bit_length() for number in range(256)]
     return value
 
@@ -432,7 +436,8 @@ class Datapath:
         fresh["told_latency"] = fresh["latency"] = 2**64 - 1
         for field in ("switch_id", "latency", "told_latency", "egress_port_id", "queue_id"):
             fresh["hops"][field] = np.iinfo(FLOW["hops"].base[field]).max
-        kernel.map_update(self._maps["new_flow"], bytes(4), fresh.tobytes())
+        for which in range(2):
+            kernel.map_update(self._maps["new_flow"], struct.pack("=I", which), fresh.tobytes() * len(self._cpus))
         self._lead_to(self._maps["again"], self._long_way, refused)
         self._spread_over: list[int] = []
         self._spread_before, self._lost_between = 0, 0
@@ -610,7 +615,7 @@ class Datapath:
     def state(self) -> State:
         """All maps, one after the other; each as it was when it was read."""
         ports, queues, sources = self._allocated()
-        flow_keys, flows = self._items("flows", FLOW_KEY, FLOW, self._config.max_flows)
+        _, flows = self._items("flows", np.dtype("<u8"), FLOW, self._config.max_flows)
         drop_keys, drops = self._items("drops", DROP_KEY, np.dtype("<u8"), 4096)
         points, statistics = self._points()[0], self._statistics()
         port_statistics = np.zeros(ports, PORT_STATISTICS)
@@ -619,7 +624,7 @@ class Datapath:
         queue_statistics = np.zeros(queues, QUEUE_STATISTICS)
         queue_statistics["occupancy_max"] = statistics["occupancy_max"][:, :queues].max(axis=0, initial=0)
         return State(
-            flow_keys=flow_keys,
+            flow_keys=np.ascontiguousarray(flows["key"]),
             flows=flows,
             ports=_points(points["ports"][:ports], points["port_levels"][:ports]),
             port_statistics=port_statistics,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from intcollector import kernel, wire
-from intcollector.batch import Batch
+from intcollector.batch import FLOW, Batch
 from intcollector.config import Config
 from intcollector.datapath import Datapath
 from intcollector.decoding import KernelDecoder
@@ -142,7 +142,7 @@ def on_all_cpus(work: Callable[[int], object]) -> int:
 # --- a program for many tests -----------------------------------------------------------------------------------------
 
 HASHES = {
-    "flows": "flow_key", "drops": "drop_key", "refusals": "refusal_key", "point_index": "point_key",
+    "drops": "drop_key", "refusals": "refusal_key", "point_index": "point_key",
     "source_index": "source_key",
 }  # fmt: skip
 ARRAYS = {
@@ -151,6 +151,8 @@ ARRAYS = {
 }  # fmt: skip
 PER_CPU = ("counters",)
 MAP_DELETE_ELEM = 3
+HASH = np.dtype("<u8")
+"""The key of flows: bpf/remember.h, flow_hash()."""
 
 
 def map_fd(datapath: Datapath, name: str) -> int:
@@ -171,15 +173,17 @@ def forget(datapath: Datapath) -> None:
         zeros = bytes(LAYOUT.dtypes[struct_name].itemsize * (cpus if name in PER_CPU else 1))
         for index in range(used.get(name, 1)):
             kernel.map_update(map_fd(datapath, name), struct.pack("=I", index), zeros)
-    for name, key_name in HASHES.items():
+    for name, dtype in {"flows": HASH, **{name: LAYOUT.dtypes[of] for name, of in HASHES.items()}}.items():
         # struct bpf_map_info: type, id, key_size, value_size, max_entries
         *_, size, entries = struct.unpack_from("=5I", kernel.info(map_fd(datapath, name), 80))
-        keys, _ = kernel.map_items(map_fd(datapath, name), LAYOUT.dtypes[key_name], np.dtype((np.void, size)), entries)
+        keys, _ = kernel.map_items(map_fd(datapath, name), dtype, np.dtype((np.void, size)), entries)
         for one in keys:
             held = np.array(one)
             kernel.bpf(MAP_DELETE_ELEM, struct.pack("=IIQQQ", map_fd(datapath, name), 0, kernel.address_of(held), 0, 0))
 
 
 def set_flow(datapath: Datapath, key: np.ndarray, flow: np.ndarray) -> None:
-    """Write a flow's entry (FLOW_KEY (), FLOW ())."""
-    kernel.map_update(map_fd(datapath, "flows"), key.tobytes(), flow.tobytes())
+    """Write the entry that a flow has (FLOW_KEY (), FLOW ())."""
+    hashes, flows = kernel.map_items(map_fd(datapath, "flows"), HASH, FLOW, datapath._config.max_flows)
+    (place,) = np.flatnonzero([one["key"].tobytes() == key.tobytes() for one in flows])
+    kernel.map_update(map_fd(datapath, "flows"), hashes[place].tobytes(), flow.tobytes())

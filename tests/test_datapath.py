@@ -21,7 +21,7 @@ import pytest
 
 from intcollector import datapath as under_test
 from intcollector import kernel, wire
-from intcollector.batch import FLOW, FLOW_KEY, PROFILE, SETTINGS
+from intcollector.batch import FLOW, PROFILE, SETTINGS
 from intcollector.config import PROFILES, Config
 from intcollector.datapath import Datapath, PerfBuffer, to_batch
 from intcollector.errors import LoadError
@@ -29,7 +29,7 @@ from intcollector.layout import CELL, HEAD, HEAD_CELLS, HOP, MAX_HOPS, offset
 from intcollector.loader import Program
 from intcollector.program import cpu_numbers
 
-from .frames import Datapaths, frame, map_fd, numbered, quiet
+from .frames import HASH, Datapaths, frame, map_fd, numbered, quiet
 from .needs import needs_root
 from .servers import wait
 
@@ -419,11 +419,13 @@ def test_all_items_of_a_map(datapaths: Datapaths, chunk: int) -> None:
         hop = {"switch_id": number, "hop_latency": number}
         datapath.run(frame(CONFIG, hop, switch_id=number, flow=f"10.0.0.1:{number}>10.0.0.2:1/17"))
     descriptor = map_fd(datapath, "flows")
-    in_batches = kernel.map_items(descriptor, FLOW_KEY, FLOW, CONFIG.max_flows, chunk=chunk)
-    one_by_one = kernel._items_one_by_one(descriptor, FLOW_KEY, FLOW, CONFIG.max_flows, False)
+    in_batches = kernel.map_items(descriptor, HASH, FLOW, CONFIG.max_flows, chunk=chunk)
+    one_by_one = kernel._items_one_by_one(descriptor, HASH, FLOW, CONFIG.max_flows, False)
     for keys, flows in (in_batches, one_by_one):
-        assert sorted(keys["source_port"].tolist()) == list(range(1, 501))
-        assert keys["source_port"].tolist() == flows["latency"].tolist()
+        assert len(set(keys.tolist())) == 500
+        ports = flows["key"]["source_port"].tolist()
+        assert sorted(ports) == list(range(1, 501))
+        assert ports == flows["latency"].tolist()
     state = datapath.state()
     sources = map_fd(datapath, "sources")
     index, source, used = np.dtype("<u4"), state.sources.dtype, len(state.sources) + 1

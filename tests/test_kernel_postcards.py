@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intcollector import kernel, postcards, wire
-from intcollector.batch import FLOW, FLOW_KEY, Batch
+from intcollector.batch import FLOW, Batch
 from intcollector.config import Config
 from intcollector.datapath import TIME_UNITS, Datapath
 from intcollector.layout import CELL, HEAD_CELLS, HOP, MAX_HOPS, FlowFlag, ReportFlag
 
 from . import batches
-from .frames import NONE32, Datapaths, frame, map_fd, news, quiet, set_flow, told
+from .frames import HASH, NONE32, Datapaths, frame, map_fd, news, quiet, set_flow, told
 from .needs import needs_root
 
 pytestmark = needs_root
@@ -68,7 +68,7 @@ def run(datapath: Datapath, *frames: bytes) -> None:
 
 def the_flow(datapath: Datapath) -> np.ndarray:
     """The entry of the only flow: FLOW ()."""
-    _, flows = kernel.map_items(map_fd(datapath, "flows"), FLOW_KEY, FLOW, CONFIG.max_flows)
+    _, flows = kernel.map_items(map_fd(datapath, "flows"), HASH, FLOW, CONFIG.max_flows)
     (flow,) = flows
     return flow
 
@@ -85,15 +85,14 @@ def path(datapath: Datapath) -> list[int]:
 
 def age(datapath: Datapath, seconds: float, switches: Sequence[int] | None = None) -> None:
     """As if the flow, or only these of its switches, had not been heard of for so much longer."""
-    (key,), (flow,) = kernel.map_items(map_fd(datapath, "flows"), FLOW_KEY, FLOW, CONFIG.max_flows)
-    flow = flow.copy()
+    flow = the_flow(datapath).copy()
     of = flow["places"]["seen"] != 0
     if switches is None:
         flow["seen_ns"] -= np.uint64(seconds * 1e9)
     else:
         of &= np.isin(flow["hops"]["switch_id"], switches)
     flow["places"]["seen"][of] -= np.uint32((int(seconds * 1e9) >> 20 & ~3) % 2**32)
-    set_flow(datapath, key, flow)
+    set_flow(datapath, flow["key"], flow)
 
 
 # --- one packet, several switches -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import struct
 import numpy as np
 import pytest
 
-from intcollector import wire
+from intcollector import kernel, wire
 from intcollector.batch import REFUSAL, UDP_PORTS, State
 from intcollector.config import Config
 from intcollector.layout import LAYOUT, OUTCOMES
@@ -103,6 +103,12 @@ def test_malformed_reports_by_source_and_outcome(datapaths: Datapaths) -> None:
     assert int(refusals(datapath.state())["192.0.2.1", "bad_report_ver"]["seen_ns"]) >= later
 
 
+def says_nothing(packet: bytes) -> bool:
+    """A right report with neither INT nor anything of the reporting switch."""
+    said = wire.decode(packet, CONFIG)
+    return said["outcome"] == "ok" and not any(r["int"] or r["local_hop"] for r in said["reports"])
+
+
 def wire_lengths(packet: bytes) -> bytes:
     """An untagged IPv4 frame whose lengths say that it ends where it does."""
     mended = bytearray(packet)
@@ -137,6 +143,20 @@ def test_more_sources_than_there_is_room_for(datapaths: Datapaths) -> None:
     assert packets(state, "bad_report_ver") == 2 * len(sources)
 
 
+def test_reports_that_say_nothing(datapaths: Datapaths) -> None:
+    """A right report with neither INT nor anything of the reporting switch is kept as malformed ones are: maybe its
+    exporter is read wrong. One that says something is not."""
+    datapath = datapaths(CONFIG)
+    bare = frame(CONFIG)
+    assert says_nothing(bare)
+    for packet in (bare, bare, frame(CONFIG, HOP), frame(CONFIG, local={"drop_reason": 1}), frame(CONFIG, HOP)):
+        assert datapath.run(packet)[0] == kernel.XDP_DROP
+    state = datapath.state()
+    (row,) = state.refusals
+    assert (OUTCOMES[row["outcome"]], int(row["packets"]), specimen(row)) == ("ok", 2, bare)
+    assert packets(state, "ok") == 5
+
+
 @two_cpus
 def test_on_several_cpus_at_once(datapaths: Datapaths) -> None:
     """Nothing is lost when malformed and foreign packets arrive on all CPUs."""
@@ -165,6 +185,8 @@ def test_the_sum_closes_over_all_kinds_of_packets(datapaths: Datapaths) -> None:
     for row in state.refusals:
         by_outcome[int(row["outcome"])] += int(row["packets"])
     counted = state.counters["outcomes"]
+    silent = [one for one in mutants if says_nothing(one)]
+    assert by_outcome.pop(OUTCOMES.index("ok")) == len(silent) > 0
     assert by_outcome == {i: int(counted[i]) for i in MALFORMED if counted[i]}
     assert len(by_outcome) > 5
     assert int(state.udp_ports.sum()) == packets(state, "pass_port") > 0

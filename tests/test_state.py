@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intcollector import datapath as datapath_module
 from intcollector import kernel, wire
 from intcollector.batch import State
 from intcollector.config import PROFILES, Config
 from intcollector.datapath import Datapath
-from intcollector.layout import LATENCY_BUCKETS, MAX_HOPS, OUTCOMES, FlowFlag
+from intcollector.layout import LATENCY_BUCKETS, LAYOUT, MAX_HOPS, OUTCOMES, FlowFlag
 from intcollector.place import bpf_folder
 
 from . import batches
@@ -30,6 +31,7 @@ pytestmark = needs_root
 
 CONFIG = quiet(Config(ring_size=1, max_flows=4096))
 NONE16, NONE64 = 2**16 - 1, 2**64 - 1
+FLOW_PROBES = LAYOUT.defines["FLOW_PROBES"]
 TABLE_SIZES = {"points": 16384, "sources": 4096, "drops": 4096}
 """bpf/maps.h; index 0 of the arrays is nobody's."""
 
@@ -617,6 +619,27 @@ def test_more_kinds_of_drops_than_there_is_room_for(datapaths: Datapaths) -> Non
     state = datapath.state()
     assert state.drops.tolist() == [1] * TABLE_SIZES["drops"]
     assert state.counters["drops_refused"] == more
+
+
+# --- flows of one hash ------------------------------------------------------------------------------------------------
+
+
+def test_flows_of_one_hash(datapaths: Datapaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows whose hash is the same are kept apart, as many as are looked for; those beyond it are counted."""
+    monkeypatch.setattr(datapath_module, "HASH", np.zeros(5, "<u8"))
+    datapath = datapaths(CONFIG)
+    ports = range(1, FLOW_PROBES + 3)
+    frames = [frame(CONFIG, {"switch_id": p, "hop_latency": p}, flow=f"10.0.0.1:{p}>10.0.0.2:1/17") for p in ports]
+    try:
+        for _ in range(3):
+            state = run(datapath, *frames)
+    finally:
+        monkeypatch.undo()
+        datapath.apply(CONFIG)
+    found = {key[2]: (int(flow["reports"]), int(flow["latency"])) for key, flow in flows_of(state).items()}
+    assert found == {p: (3, p) for p in ports[:FLOW_PROBES]}
+    assert state.counters["flows_refused"] == 3 * (len(ports) - FLOW_PROBES)
+    assert outcomes_of(state) == {"ok": 3 * len(ports)}
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------
