@@ -57,10 +57,13 @@ inline_always int verdict(const struct settings *set, u32 outcome)
 	return outcome > OUTCOME_PASS_PORT ? set->verdict_malformed : XDP_PASS;
 }
 
-/* A report that was accepted, and has neither INT nor anything of the reporting switch: maybe it was read wrong. */
-inline_always bool says_nothing(const struct scratch *s)
+/* Malformed; or accepted, of a TCP or UDP flow, with neither INT nor anything of the reporting switch: maybe it was read
+ * wrong. */
+inline_always bool is_kept(const struct scratch *s)
 {
-	return s->outcome == OUTCOME_OK && !(s->report.flags & (REPORT_INT | REPORT_LOCAL));
+	if (s->outcome == OUTCOME_OK)
+		return (s->report.flags & (REPORT_INT | REPORT_LOCAL | REPORT_FLOW_PORTS)) == REPORT_FLOW_PORTS;
+	return s->outcome > OUTCOME_PASS_PORT && s->outcome < OUTCOME_UNKNOWN_ENCAPSULATION;
 }
 
 /* The long way: any packet. */
@@ -184,7 +187,7 @@ int any_packet(struct xdp_md *ctx)
 	if (outcome == OUTCOME_PASS_PORT && s->counted)
 		own->udp_ports[s->udp_port & 0xFFFF]++;
 	s->outcome = outcome;
-	if (s->counted && !s->waits && (outcome > OUTCOME_PASS_PORT || says_nothing(s)))
+	if (s->counted && !s->waits && is_kept(s))
 		again.call(ctx, 2);
 	return verdict(set, outcome);
 }
@@ -274,7 +277,7 @@ int spread(struct xdp_md *ctx)
 		return XDP_PASS; /* cannot be */
 	FENCE(c->data);
 	FENCE(c->data_end);
-	if (!set->cpu_count || !steady_report(c, set, s, &first))
+	if (!set->cpu_count || !steady_report(c, set, s, &first, true))
 		goto here;
 	at = find_profile(set, s);
 	profile = profiles.lookup(&at);

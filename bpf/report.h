@@ -372,8 +372,8 @@ enum source_flag {
 	SOURCE_RESTARTED = 8, /* it began anew, as far as one can tell: before_* and since count */
 };
 
-/* Reports that are malformed, or right (OUTCOME_OK) but without INT and without a word of the reporting switch, by who
- * sent them and what was wrong; with the first one, so that one can see why. */
+/* Reports that are malformed, or right (OUTCOME_OK), of a TCP or UDP flow, and without INT and a word of the reporting
+ * switch: by who sent them and what was wrong, with the first one, so that one can see why. */
 struct refusal_key {
 	u8 address[16]; /* of the exporter; IPv4 in the first 4 bytes */
 	u8 ip_version;
@@ -453,7 +453,7 @@ struct settings {
 	u8 pad[4];
 	u16 cpu_count; /* to spread reports over; 0: each stays where it came in */
 	u16 cpus[MAX_SPREAD];
-	u64 hash[5];  /* odd numbers that nobody else knows: see flow_hash() */
+	u64 hash[8];  /* odd numbers that nobody else knows: see flow_hash() */
 	u8 bits[256]; /* how many bits a number has: 0, 1, 2, 2, 3, .. 8 */
 };
 

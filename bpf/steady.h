@@ -81,8 +81,8 @@ struct udp_report {
 };
 
 /* Ethernet to the report header. Leaves the exporter in s->report, the cursor at the inner packet, and which layer that
- * begins with in *first. */
-inline_always bool steady_report(struct cursor *c, const struct settings *set, struct scratch *s, u64 *first)
+ * begins with in *first. any: a report of version 1 with optional words, D and Q will do. */
+inline_always bool steady_report(struct cursor *c, const struct settings *set, struct scratch *s, u64 *first, bool any)
 {
 	struct report *r = &s->report;
 	struct ethernet *ethernet = THERE(c, 0, struct ethernet, false);
@@ -122,13 +122,22 @@ inline_always bool steady_report(struct cursor *c, const struct settings *set, s
 	c->end = at + length;
 
 	w0 = BE32(header->report.w0);
-	if ((w0 & STEADY_MASK) != STEADY_REPORT)
-		return false;
+	if (any) {
+		u64 words = REPORT_LENGTH(w0);
+
+		if (REPORT_VERSION(w0) != 1 || words < 4 + popcount16(REPORT_MD_BITS(w0)) ||
+		    length < sizeof(header->udp) + words * 4)
+			return false;
+		c->at = unknown(at + sizeof(header->udp) + words * 4, s);
+	} else {
+		if ((w0 & STEADY_MASK) != STEADY_REPORT)
+			return false;
+		c->at = at + sizeof(*header);
+	}
 	r->switch_id = BE32(header->report.switch_id);
 	r->sequence_number = BE32(header->report.sequence_number);
 	r->hw_id = REPORT_HW_ID(w0);
 	*first = REPORT_NPROTO(w0);
-	c->at = at + sizeof(*header);
 	return true;
 }
 
@@ -456,7 +465,7 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 
 	FENCE(c->data);
 	FENCE(c->data_end);
-	if (!steady_report(c, set, s, &first))
+	if (!steady_report(c, set, s, &first, false))
 		return false;
 	at = find_profile(set, s);
 	profile = profiles.lookup(&at);

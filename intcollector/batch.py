@@ -105,8 +105,8 @@ class State:
     the CPUs. queues, queue_statistics: POINT, QUEUE_STATISTICS (q,), maxima over the CPUs. Index 0 of ports and queues
     is nobody's. sources: SOURCE (s,). drop_keys: DROP_KEY (d,), drops: u64 (d,). counters: COUNTERS (), summed over
     the CPUs. udp_ports: u64 (65536,), packets passed on because their UDP destination port is none of --port, by that
-    port. refusals: REFUSAL (r,), malformed reports that found room to be kept apart. lost_between_cpus: reports that
-    found no room in another CPU's queue (--cpus). clock_ns: as in Batch.
+    port. refusals: REFUSAL (r,), reports that are malformed, or right and say nothing, as far as there is room.
+    lost_between_cpus: reports that found no room in another CPU's queue (--cpus). clock_ns: as in Batch.
     """
 
     flow_keys: np.ndarray = _empty(FLOW_KEY)

@@ -77,7 +77,7 @@ def clock_offset_ns() -> int:
     return wall - (before + time.monotonic_ns()) // 2
 
 
-HASH = np.frombuffer(os.urandom(40), "<u8") | np.uint64(1)
+HASH = np.frombuffer(os.urandom(64), "<u8") | np.uint64(1)
 """Odd numbers by which flows are hashed: whoever does not know them cannot make flows of one hash."""
 
 
@@ -555,7 +555,7 @@ class Datapath:
         if outcome in ACCEPTED and not self._resume(frame, report["received_ns"]):
             outcome = UNDECODED
         self._of_whole[outcome] += 1
-        if outcome not in ACCEPTED:
+        if outcome not in ACCEPTED and outcome != UNDECODED:
             self._refuse(report, outcome, frame)
         if outcome in ACCEPTED:
             batch = dataclasses.replace(self.transport.drain(), clock_ns=one.clock_ns)

@@ -58,7 +58,7 @@ def collect(pair: Lab, config: Config, made: Traffic) -> Datapath:
         attachment = Attachment(datapath.entry, name, config)
     try:
         with pair.inside(0) as name:
-            sent = sending.send(made, name, rate=50_000, count=made.packets)
+            sent = sending.send(made, name, rate=25_000, count=made.packets)
         assert sent.dropped == 0
         wait(lambda: seen(datapath) >= sent.sent, "all reports are counted")
     finally:
@@ -130,7 +130,15 @@ def _drops(state: State) -> dict[bytes, int]:
 
 def _points(points: np.ndarray, statistics: np.ndarray) -> dict[tuple[int, int], bytes]:
     """What was counted of each; the last value of one that several flows share depends on which came last."""
-    return {(int(p["switch_id"]), int(p["id"])): bytes(s) for p, s in zip(points[1:], statistics[1:], strict=True)}
+    found: dict[tuple[int, int], bytes] = {}
+    for point, beside in zip(points[1:], statistics[1:], strict=True):
+        key = int(point["switch_id"]), int(point["id"])
+        if any(bytes(beside)):
+            assert not any(found.get(key, b""))
+            found[key] = bytes(beside)
+        else:  # it may be that two CPUs began an entry at the same time: one of both is never used
+            found.setdefault(key, bytes(beside))
+    return found
 
 
 def test_what_is_not_spread_is_collected_where_it_came_in(pair: Lab) -> None:

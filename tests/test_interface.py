@@ -308,7 +308,7 @@ def test_netlink_where_there_are_no_links(pair: Lab, no_links: None, caplog: pyt
         assert there and (there["mode"], there["prog"]["id"]) == (NATIVE, kernel.program_id(program))
         assert (attachment.mode, attachment.attached) == ("native", True)
         assert "a killed collector leaves its program behind" in caplog.text
-        assert all(index != index_of(near) for _, _, index in kernel.links())
+        assert all(which != kernel.program_id(program) for _, which, _ in kernel.links())
         attachment.check()
         assert attachment.attached
         attachment.close()

@@ -15,6 +15,7 @@ from intcollector.batch import REFUSAL, UDP_PORTS, State
 from intcollector.config import Config
 from intcollector.layout import LAYOUT, OUTCOMES
 
+from . import batches
 from .frames import Datapaths, frame, numbered, on_all_cpus, quiet, two_cpus
 from .needs import needs_root
 
@@ -24,6 +25,7 @@ CONFIG = quiet(Config(ring_size=1, max_flows=4096))
 HOP = {"switch_id": 7, "hop_latency": 100}
 UDP_AT = 14 + 20
 SPECIMEN = LAYOUT.defines["SPECIMEN"]
+MAX_TUNNELS = LAYOUT.defines["MAX_TUNNELS"]
 MAX_REFUSALS = LAYOUT.defines["MAX_REFUSALS"]
 MALFORMED = range(OUTCOMES.index("bad_ip_len"), OUTCOMES.index("unknown_encapsulation"))
 
@@ -104,9 +106,11 @@ def test_malformed_reports_by_source_and_outcome(datapaths: Datapaths) -> None:
 
 
 def says_nothing(packet: bytes) -> bool:
-    """A right report with neither INT nor anything of the reporting switch."""
+    """A right report of a TCP or UDP flow with neither INT nor anything of the reporting switch."""
     said = wire.decode(packet, CONFIG)
-    return said["outcome"] == "ok" and not any(r["int"] or r["local_hop"] for r in said["reports"])
+    return said["outcome"] == "ok" and all(
+        r["flow"] and r["flow"]["source_port"] is not None and not (r["int"] or r["local_hop"]) for r in said["reports"]
+    )
 
 
 def wire_lengths(packet: bytes) -> bytes:
@@ -144,17 +148,37 @@ def test_more_sources_than_there_is_room_for(datapaths: Datapaths) -> None:
 
 
 def test_reports_that_say_nothing(datapaths: Datapaths) -> None:
-    """A right report with neither INT nor anything of the reporting switch is kept as malformed ones are: maybe its
-    exporter is read wrong. One that says something is not."""
+    """A right report of a TCP or UDP flow with neither INT nor anything of the reporting switch is kept as malformed
+    ones are: maybe its exporter is read wrong. One that says something is not."""
     datapath = datapaths(CONFIG)
     bare = frame(CONFIG)
     assert says_nothing(bare)
-    for packet in (bare, bare, frame(CONFIG, HOP), frame(CONFIG, local={"drop_reason": 1}), frame(CONFIG, HOP)):
+    at = bare.index(bytes.fromhex("0a0000010a000002")) - 3  # the protocol, in front of checksum and addresses
+    without_ports = bare[:at] + b"\x01" + bare[at + 1 :]
+    assert bare[at] == 17 and wire.decode(without_ports, CONFIG)["outcome"] == "ok" and not says_nothing(without_ports)
+    said = frame(CONFIG, HOP), frame(CONFIG, local={"drop_reason": 1}), without_ports
+    for packet in (without_ports, bare, bare, *said):
         assert datapath.run(packet)[0] == kernel.XDP_DROP
     state = datapath.state()
     (row,) = state.refusals
     assert (OUTCOMES[row["outcome"]], int(row["packets"]), specimen(row)) == ("ok", 2, bare)
-    assert packets(state, "ok") == 5
+    assert packets(state, "ok") == 6
+
+
+def test_reports_that_are_accepted_or_given_up(datapaths: Datapaths) -> None:
+    """A report about a packet in an unknown encapsulation is accepted, and kept nowhere but in its flow; one that says
+    nothing in a known encapsulation is kept by the packet's own exporter."""
+    datapath = datapaths(CONFIG)
+    deep = [
+        wire.encode(batches.report(), CONFIG, tunnels=[wire.Tunnel("gre")] * (MAX_TUNNELS + more)) for more in (1, 0)
+    ]
+    assert [wire.decode(one, CONFIG)["outcome"] for one in deep] == ["unknown_encapsulation", "ok"]
+    for one in deep:
+        assert datapath.run(one)[0] == kernel.XDP_DROP
+    state = datapath.state()
+    assert packets(state, "unknown_encapsulation") == packets(state, "ok") == 1
+    (row,) = state.refusals
+    assert (OUTCOMES[row["outcome"]], int(row["packets"]), specimen(row)) == ("ok", 1, deep[1])
 
 
 @two_cpus

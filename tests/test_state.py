@@ -626,7 +626,7 @@ def test_more_kinds_of_drops_than_there_is_room_for(datapaths: Datapaths) -> Non
 
 def test_flows_of_one_hash(datapaths: Datapaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flows whose hash is the same are kept apart, as many as are looked for; those beyond it are counted."""
-    monkeypatch.setattr(datapath_module, "HASH", np.zeros(5, "<u8"))
+    monkeypatch.setattr(datapath_module, "HASH", np.zeros_like(datapath_module.HASH))
     datapath = datapaths(CONFIG)
     ports = range(1, FLOW_PROBES + 3)
     frames = [frame(CONFIG, {"switch_id": p, "hop_latency": p}, flow=f"10.0.0.1:{p}>10.0.0.2:1/17") for p in ports]
@@ -640,6 +640,25 @@ def test_flows_of_one_hash(datapaths: Datapaths, monkeypatch: pytest.MonkeyPatch
     assert found == {p: (3, p) for p in ports[:FLOW_PROBES]}
     assert state.counters["flows_refused"] == 3 * (len(ports) - FLOW_PROBES)
     assert outcomes_of(state) == {"ok": 3 * len(ports)}
+
+
+ENDS = {
+    # high in a word, as a little-endian machine reads it: the last bytes of a prefix and of an interface id
+    "IPv6": [f"2001:db8:0:{i & 3:x}::{i >> 2:x}" for i in range(64)],
+    "IPv4": [f"10.0.{i & 3}.{i >> 2}" for i in range(64)],
+    # the highest bit of each half of each word
+    "IPv6, high bits": [f"2001:{a}:0:{b}:0:{c}:0:{d}" for a, b, c, d in itertools.product((0, 80), repeat=4)] * 4,
+}
+
+
+@pytest.mark.parametrize("which", ENDS)
+def test_flows_between_neighbours(datapaths: Datapaths, which: str) -> None:
+    """All flows of one port between all hosts of some networks are kept, whatever bits of addresses they differ in."""
+    ends = ENDS[which]
+    pairs = {(a, b) for a in ends[:32] for b in ends[-32:]}
+    state = run(datapaths(CONFIG), *(frame(CONFIG, flow=f"{a}:123>{b}:123/17") for a, b in pairs))
+    assert len(flows_of(state)) == len(pairs)
+    assert not state.counters["flows_refused"]
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------------
