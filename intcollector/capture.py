@@ -7,6 +7,8 @@ Times are ns since 1970.
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import struct
 import sys
 from collections.abc import Iterable, Iterator
@@ -46,14 +48,38 @@ _INTERFACE, _OBSOLETE_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
 _TSRESOL, _TSOFFSET = 9, 14
 
 
-def read(path: str) -> Iterator[tuple[bytes, int]]:
-    """The packets of a file, or of standard input for "-", with their times.
+class Reading:
+    """How far the reading of a file is, when it is read so many times."""
+
+    def __init__(self, times: int = 1) -> None:
+        self._times, self._begun = times, 0
+        self._file: BinaryIO | None = None
+        self._size = 0
+
+    def begin(self, file: BinaryIO) -> None:
+        """From this file, from its beginning."""
+        status = os.fstat(file.fileno())
+        self._file, self._size = file, status.st_size if stat.S_ISREG(status.st_mode) else 0
+        self._begun += 1
+
+    def share(self) -> float | None:
+        """Of all bytes, those that were read, 0 to 1. None: nobody knows how many will come, as from a pipe."""
+        if not self._file or not self._size:
+            return None
+        here = 1.0 if self._file.closed else min(1.0, self._file.tell() / self._size)
+        return (self._begun - 1 + here) / self._times
+
+
+def read(path: str, reading: Reading | None = None) -> Iterator[tuple[bytes, int]]:
+    """The packets of a file, or of standard input for "-", with their times. reading: is told of the file.
 
     Errors: CaptureError at the first step if the file cannot be opened or is no capture, later where it is damaged.
     """
     with contextlib.ExitStack() as stack:
         try:
             file: BinaryIO = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+            if reading:
+                reading.begin(file)
             magic = file.read(4)
             if magic in _MAGICS:
                 yield from _classic(path, file, *_MAGICS[magic])

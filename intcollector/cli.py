@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import ctypes
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -17,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from .config import Config, content_of, interval, number, path_of
+from .config import Config, content_of, interval, number, path_of, seconds
 from .errors import IntCollectorError, UsageError
 
 log = logging.getLogger("intcollector")
@@ -178,7 +180,7 @@ def _parser(command_given: str | None = None) -> argparse.ArgumentParser:
 
     sub = command("generate", "make reports to test with, into a file or onto an interface", generate)
     where = sub.add_mutually_exclusive_group(required=True)
-    where.add_argument("-o", "--output", metavar="PCAP")
+    where.add_argument("-o", "--output", metavar="PCAP", help="the capture file to write")
     where.add_argument("-i", "--interface", metavar="IFACE", help="sends as fast as possible, or --rate")
     sub.add_argument("--seconds", type=_argument(interval), metavar="S", help="send on the interface for so long")
     if command_given == "generate":
@@ -197,12 +199,35 @@ def _parser(command_given: str | None = None) -> argparse.ArgumentParser:
     )
     sub.add_argument("--loop", type=_argument(number(1, 10**9)), default=1, metavar="N", help="times (default: 1)")
 
+    sub = command("top", "show what a running collector sees, as it changes; keys: see docs/top.md, or press ?", top)
+    sub.add_argument(
+        "url", nargs="?", default="127.0.0.1:8000", metavar="URL",
+        help="of the collector: HOST:PORT or http://HOST:PORT, as its --prometheus says (default: 127.0.0.1:8000)",
+    )  # fmt: skip
+    sub.add_argument("--once", action="store_true", help="print it once, as text, and end")
+    sub.add_argument("--json", action="store_true", help="with --once: everything, as JSON")
+    sub.add_argument(
+        "--view", metavar="NAME",
+        help="the table: flows, switches, links, queues, ports, sources, drops, outcomes, exporters or events "
+        "(default: flows; with --once: all)",
+    )  # fmt: skip
+    sub.add_argument("--sort", metavar="COLUMN", help="the column to sort by; a wrong one lists those there are")
+    sub.add_argument("--reverse", action="store_true", help="numbers from the smallest, words from Z")
+    sub.add_argument(
+        "--limit", type=_argument(number(1, 10**6)), metavar="N",
+        help="rows of a table (default: 100; with --once: 10 of each table, or all of the one that --view names)",
+    )  # fmt: skip
+
     sub = command("lab", "a pair of virtual interfaces to try things on", lab)
     sub.add_argument(
         "action", choices=("up", "down", "demo"),
-        help="up, down: make and remove the pair; demo: the pair, a collector, generated traffic, until Ctrl-C",
+        help="up, down: make and remove the pair; demo: the pair, a collector and its page, generated traffic, until "
+        "Ctrl-C",
     )  # fmt: skip
-    sub.add_argument("--names", nargs=2, default=("veth_0", "veth_1"), metavar="NAME", help="(default: veth_0 veth_1)")
+    sub.add_argument(
+        "--names", nargs=2, default=("veth_0", "veth_1"), metavar="NAME",
+        help="of the two ends (default: veth_0 veth_1)",
+    )  # fmt: skip
     sub.add_argument("--seconds", type=_argument(interval), metavar="S", help="demo: end by itself after so long")
     sub.add_argument(
         "--rate", type=_argument(number(1, 10**7)), default=2000, metavar="PPS",
@@ -213,8 +238,16 @@ def _parser(command_given: str | None = None) -> argparse.ArgumentParser:
     sub = command("doctor", "look at this machine: what is wrong for a collector, and what to do", doctor)
     sub.add_argument("interface", nargs="?", metavar="IFACE")
     sub.add_argument("--load", action="store_true", help="also compile, verify and load the kernel program")
+    sub.add_argument(
+        "--listen", type=_argument(seconds), metavar="S",
+        help="if no collector runs on IFACE, look for so long at what comes in; 0: do not (default: 2, as root)",
+    )  # fmt: skip
     looked_at = ("prometheus", "event_transport")
-    add_options(sub, Config, lambda field: field.name in looked_at or field.name.startswith(("influxdb", "kafka")))
+    add_options(
+        sub, Config,
+        lambda field: field.name in looked_at or field.name.startswith(("influxdb", "kafka"))
+        or bool(field.metadata.get("decode") or field.name == "latency_unit"),
+    )  # fmt: skip
     return parser
 
 
@@ -277,7 +310,15 @@ def _greet(collector: Any) -> None:
 def _say_address(address: tuple[str, int] | None) -> None:
     if address:
         host, port = address
-        print(f"metrics: http://{f'[{host}]' if ':' in host else host}:{port}/metrics", file=sys.stderr, flush=True)
+        print(f"metrics: http://{f'[{host}]' if ':' in host else host}:{port}/metrics", file=sys.stderr)
+        print(f"look: {_page(address)}", file=sys.stderr, flush=True)
+
+
+def _page(address: tuple[str, int]) -> str:
+    """Where a browser on this machine finds the page."""
+    host, port = address
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _ready() -> None:
@@ -359,26 +400,58 @@ def relay(arguments: argparse.Namespace) -> int:
 
 def decode(arguments: argparse.Namespace) -> int:
     """`decode`: both engines print the same."""
-    from . import capture
-    from .decoding import KernelDecoder, by_python
+    from . import capture, decoding
+    from .progress import Progress
 
     config = config_of(options(arguments, Config))
-    packets = (frame for frame, _ in capture.read(arguments.capture))
+    reading = capture.Reading()
+    packets: Iterator[bytes] = (frame for frame, _ in capture.read(arguments.capture, reading))
     with contextlib.ExitStack() as stack:
+        explain: Callable[[Any], None] = lambda answer: None  # noqa: E731
+        if arguments.verbose or sys.stderr.isatty():
+            packets, explain = stack.enter_context(_explaining(packets, config))
+        # ends before that: what is explained comes where the bar was
+        tell = stack.enter_context(Progress("decoding", "packets", lambda _: reading.share(), results=True))
         if arguments.engine == "kernel":
-            decoder = KernelDecoder(config)
+            decoder = decoding.KernelDecoder(config)
             stack.callback(decoder.close)
             answers = decoder.decode(packets)
         else:
-            answers = by_python(packets, config)
+            answers = decoding.by_python(packets, config)
         for number_, answer in enumerate(answers):
             print(json.dumps({"packet": number_} | answer))
+            explain(answer)
+            if number_ % decoding.TOGETHER == 0:
+                tell(number_)
     return 0
+
+
+@contextlib.contextmanager
+def _explaining(
+    packets: Iterator[bytes], config: Config
+) -> Iterator[tuple[Iterator[bytes], Callable[[dict[str, Any]], None]]]:
+    """At the end, if few of the packets are reports that can be read: why. Takes the packets on their way to a decoder,
+    and its answers, in the same order."""
+    from .diagnosis import Tally, diagnose, text
+
+    tally, waiting = Tally(config, "file"), collections.deque[bytes]()
+
+    def passing() -> Iterator[bytes]:
+        for packet in packets:
+            waiting.append(packet)
+            yield packet
+
+    yield passing(), lambda answer: tally.add(waiting.popleft(), answer)
+    findings = diagnose(tally.seen(0.0))
+    if any(finding.state != "ok" for finding in findings):
+        sys.stdout.flush()
+        print(text(findings), file=sys.stderr)
 
 
 def generate(arguments: argparse.Namespace) -> int:
     """`generate`."""
     from . import sending, traffic
+    from .progress import Progress, of_count
 
     given = options(arguments, traffic.Traffic)
     made = traffic.Traffic(**given)
@@ -386,21 +459,30 @@ def generate(arguments: argparse.Namespace) -> int:
         if arguments.seconds:
             raise UsageError("--seconds is for an interface; give --packets")
         begin = time.perf_counter()
-        traffic.write(made, arguments.output)
+        with Progress("writing", "reports", of_count(made.packets), results=arguments.output == "-") as tell:
+            traffic.write(made, arguments.output, tell)
         took = time.perf_counter() - begin
         print(f"wrote {made.packets} reports to {arguments.output} in {took:.2f} s", file=sys.stderr)
         return 0
     count = None if arguments.seconds and "packets" not in given else made.packets
     rate = made.rate if "rate" in given else None
-    sent = sending.send(made, arguments.interface, rate=rate, count=count, seconds=arguments.seconds)
+    with Progress("sending", "reports", of_count(count, arguments.seconds)) as tell:
+        sent = sending.send(made, arguments.interface, rate=rate, count=count, seconds=arguments.seconds, tell=tell)
     return _sent(sent)
 
 
 def replay(arguments: argparse.Namespace) -> int:
     """`replay`."""
+    from .capture import Reading
+    from .progress import Progress
     from .replay import replay as send
 
-    return _sent(send(arguments.capture, arguments.interface, rate=arguments.rate, loop=arguments.loop))
+    reading = Reading(arguments.loop)
+    with Progress("sending", "packets", lambda _: reading.share()) as tell:
+        sent = send(
+            arguments.capture, arguments.interface, rate=arguments.rate, loop=arguments.loop, tell=tell, reading=reading
+        )
+    return _sent(sent)
 
 
 def _sent(sent: Any) -> int:
@@ -411,6 +493,39 @@ def _sent(sent: Any) -> int:
         print(f"intcollector: {sent.dropped} packets were not taken by the interface", file=sys.stderr)
         return 1
     return 0
+
+
+def top(arguments: argparse.Namespace) -> int:
+    """`top`."""
+    from . import tables, watching
+
+    address = watching.Address(arguments.url)
+    if arguments.view not in (None, *tables.VIEWS):
+        raise UsageError(f"there is no view {arguments.view}: give one of {', '.join(tables.VIEWS)}")
+    if arguments.json and not arguments.once:
+        raise UsageError("--json needs --once")
+    view = arguments.view or next(iter(tables.VIEWS))
+    if arguments.sort and (arguments.view or not arguments.once):
+        tables.VIEWS[view].column(arguments.sort)
+    if arguments.once:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # bars where the locale has none
+        picture = watching.picture(address)
+        if arguments.json:
+            print(json.dumps(picture))
+            return 0
+        views = [arguments.view] if arguments.view else list(tables.VIEWS)
+        limit = arguments.limit or (None if arguments.view else 10)
+        print("\n".join(tables.text(picture, views, arguments.sort, arguments.reverse, limit)))
+        return 0
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("top needs a terminal: with --once it prints its tables once, with --once --json all as JSON")
+    watching.get(address, "")  # nobody there: said here, not on a screen of its own
+    from .top import Top
+
+    app = Top(address, view=view, sort=arguments.sort, reverse=arguments.reverse, limit=arguments.limit)
+    app.run()
+    return app.return_code or 0
 
 
 def lab(arguments: argparse.Namespace) -> int:
@@ -462,25 +577,33 @@ def _demo(arguments: argparse.Namespace) -> int:
     ours, theirs = arguments.names
     command = [
         sys.executable, "-m", "intcollector", "generate", "-i", theirs, "--seconds", str(arguments.seconds or 86400),
-        "--rate", str(arguments.rate), "--flows", "40", "--sources", "2", "--hops", "4", "--event-rate", "0.02",
-        "--path-changes", "0.0002", "--drop-reports", "0.001", "--congestion-reports", "0.001", "--loss", "0.001",
+        # a network that fits a screen, in which something happens now and then: a path changes every 20 seconds
+        "--rate", str(arguments.rate), "--flows", "24", "--sources", "2", "--hops", "4", "--switches", "3",
+        "--event-rate", "0.002", "--path-changes", f"{min(0.1, 0.05 / arguments.rate):.9f}", "--drop-reports", "0.0002",
+        "--congestion-reports", "0.0005", "--seed", "4",  # of this one a path changes within seconds, too
     ]  # fmt: skip
     with _signals() as ended:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the terminal was closed
         if "prometheus" not in given and config.prometheus and not _is_free(*config.prometheus):
-            log.warning("port 8000 is in use: the metrics are on another one")
+            log.warning("port 8000 is in use: the page is on another one")
             config = dataclasses.replace(config, prometheus=("127.0.0.1", 0))
         with contextlib.closing(Collector(config, [ours])) as collector:
             _greet(collector)
+            page = collector.prometheus_address and _page(collector.prometheus_address)
+            if page:
+                print(f"\n    Open {page} in a browser.\n", file=sys.stderr, flush=True)
             quiet = None if arguments.verbose else subprocess.DEVNULL
             sender = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=quiet, preexec_fn=_die_with_parent)
             try:
                 ended(collector.stop)
-                view = View(collector.datapath.state, config)
+                view = View(collector.state, config)
                 end = time.monotonic() + (arguments.seconds or float("inf"))
                 while not collector.stopped and time.monotonic() < end:
                     collector.run(min(2.0, max(0.1, end - time.monotonic())))
-                    print(view.text(), flush=True)
+                    print(view.text())
+                    if page:  # what was said at the beginning is soon out of sight
+                        print(f"  all of it: {page}")
+                    sys.stdout.flush()
                     if sender.poll() is not None and time.monotonic() < end - 1:
                         raise IntCollectorError(f"the generator ended early (exit code {sender.returncode}): see above")
             finally:
@@ -492,12 +615,15 @@ def _demo(arguments: argparse.Namespace) -> int:
 def doctor(arguments: argparse.Namespace) -> int:
     """`doctor`: exit code 1 if something is bad."""
     from . import doctor as examine
+    from .diagnosis import text
 
-    config = Config(**options(arguments, Config))
-    findings = examine.diagnose(arguments.interface, config)
+    config = config_of(options(arguments, Config))
+    if arguments.listen and arguments.interface is None:
+        raise UsageError("--listen needs an interface to listen on")
+    findings = examine.diagnose(arguments.interface, config, arguments.listen)
     if arguments.load:
         findings.append(examine.program(config))
-    print(examine.text(findings))
+    print(text(findings))
     return 1 if any(f.state == "bad" for f in findings) else 0
 
 

@@ -11,7 +11,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
@@ -22,8 +22,13 @@ from .exporters import EXPORTERS, PROMETHEUS, close_together, exporter_class
 from .program import Loading
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from .batch import State
     from .exporters import Counts, Exporter
     from .interface import Attachment
+    from .picture import Around
+    from .series import Histogram, Series
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +161,8 @@ class Collector:
         self._stop = threading.Event()
         self._actions: list[Any] = []  # what another thread or a signal asked for
         self._files: list[WatchedFile] = []
+        self._reading = threading.Lock()
+        self._changes: np.ndarray | None = None  # of all batches; None: there was none yet
         self._watch()
         _look_for(interfaces)
         used = [name for name in EXPORTERS if getattr(config, name)]
@@ -179,7 +186,7 @@ class Collector:
             self.attachments.append(Attachment(self.datapath.entry, interface, config))
         if PROMETHEUS in used:
             self.exporters[PROMETHEUS] = exporter_class(PROMETHEUS)(
-                config, self.datapath.state, self.counts, self.not_ready
+                config, self.state, self.counts, self.not_ready, self.series, self.around
             )
 
     @property
@@ -191,6 +198,31 @@ class Collector:
     def counts(self) -> dict[str, Counts]:
         """What became of the points, by exporter that sends."""
         return {name: exporter.counts() for name, exporter in self.exporters.items() if name != PROMETHEUS}
+
+    def series(self, state: State, config: Config, exporters: Mapping[str, Counts]) -> list[Series | Histogram]:
+        """Everything there is to say now; what was news is the loop's to know."""
+        from .series import NO_CHANGES, scrape
+
+        return scrape(state, config, exporters, NO_CHANGES if self._changes is None else self._changes)
+
+    def state(self) -> State:
+        """The maps, from any thread, one at a time."""
+        with self._reading:
+            return self.datapath.state()
+
+    def around(self) -> Around:
+        """What there is to say of a collector beside what the maps hold."""
+        from .picture import Around
+        from .seen import Interface
+
+        return Around(
+            interfaces=[
+                Interface(one.name, mode=one.mode, problem=one.problem, **one.traffic()._asdict())
+                for one in self.attachments
+            ],
+            not_ready=self.not_ready(),
+            problems={name: exporter.problem() for name, exporter in list(self.exporters.items())},
+        )
 
     def not_ready(self) -> str | None:
         """One sentence on what is wrong, or None."""
@@ -229,6 +261,10 @@ class Collector:
         """One turn: what came up, to every exporter."""
         batch = self.datapath.drain()
         if len(batch):
+            from .series import change_counts  # not before there is something: it is imported while the program loads
+
+            counts = change_counts(batch)
+            self._changes = counts if self._changes is None else self._changes + counts
             for exporter in self.exporters.values():
                 exporter.write(batch)
         return batch

@@ -477,7 +477,8 @@ class Config:
 
     # exporters
     prometheus: tuple[str, int] | None = option(
-        ("127.0.0.1", 8000), "address of /metrics, /healthz, /readyz, or off", parse=address, metavar="[HOST:]PORT",
+        ("127.0.0.1", 8000), "address of the page, its API, /metrics, /healthz and /readyz, or off", parse=address,
+        metavar="[HOST:]PORT",
         relay=True,
     )  # fmt: skip
     influxdb: str | None = option(None, "address of an InfluxDB server", parse=http_url, metavar="URL", relay=True)

@@ -14,34 +14,33 @@ import socket
 import struct
 import sys
 import sysconfig
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from . import compiled, kernel
+from . import compiled, diagnosis, kernel, listening, watching, wire
 from .config import Config
 from .datapath import Datapath
-from .errors import LoadError, UsageError
+from .diagnosis import Finding, Interface, Tally
+from .errors import AttachError, LoadError, UsageError
 from .exporters.influxdb_server import NoAnswer, Server
+from .program import FUNCTION, SPREAD
 
-State = Literal["ok", "warn", "bad"]
-
-OUR_PROGRAM = "collector"
-"""The name of our XDP program, as the kernel knows it (bpf/collector.c)."""
+OUR_PROGRAMS = (FUNCTION, SPREAD)
+"""The names of our XDP programs that are for an interface, as the kernel knows them (bpf/collector.c)."""
 
 INSTALL = "run `sh intcollector/demo.sh` in the checkout, which installs it"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing looked at. state: warn if the collector works without it, bad if not. advice: empty when ok."""
-
-    what: str
-    state: State
-    found: str
-    advice: str = ""
+LISTEN_S = 2.0
+"""How long is listened on an interface, if nothing else is said."""
 
 
-def diagnose(interface: str | None, config: Config) -> list[Finding]:
-    """Everything that matters to `run interface` with this configuration; without an interface, all but that."""
+def diagnose(interface: str | None, config: Config, listen: float | None = 0.0) -> list[Finding]:
+    """Everything that matters to `run interface` with this configuration; without an interface, all but that.
+
+    listen: seconds in which is looked at what comes in there, if no collector runs on it; None: LISTEN_S, where that is
+    possible.
+    """
     findings = [
         *kernel_version(os.uname().release),
         privileges(pathlib.Path("/proc/self/status").read_text(), _version(os.uname().release)),
@@ -52,26 +51,22 @@ def diagnose(interface: str | None, config: Config) -> list[Finding]:
         headers(("/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")),
         *compiled_programs(compiled.folder()),
     ]
+    at_endpoint: Finding | None = None
+    arrival: list[Finding] = []
     if interface is not None:
-        findings += network_interface(interface)
+        there = look_at(interface)
+        findings += there.findings
+        if there.is_ours:
+            at_endpoint, arrival = of_collector(interface, config)
+        elif there.up and listen != 0:
+            arrival = of_listening(interface, config, listen)
     if config.prometheus is not None:
-        findings.append(prometheus(*config.prometheus))
+        findings.append(at_endpoint or prometheus(*config.prometheus))
     if config.influxdb is not None:
         findings += influxdb(config)
     if config.kafka is not None:
         findings.append(kafka(config))
-    return findings
-
-
-def text(findings: list[Finding]) -> str:
-    """One line a finding, and one below it with what to do."""
-    width = max((len(f.what) for f in findings), default=0)
-    lines = []
-    for f in findings:
-        lines.append(f"{f.state:4}  {f.what:{width}}  {f.found}")
-        if f.advice:
-            lines.append(f"{'':4}  {'':{width}}  -> {f.advice}")
-    return "\n".join(lines)
+    return findings + arrival
 
 
 # --- the kernel -------------------------------------------------------------------------------------------------------
@@ -158,7 +153,12 @@ def jit(setting: str | None) -> Finding:
     if setting == "1":
         return Finding("BPF JIT", "ok", "on")
     if setting is None:
-        return Finding("BPF JIT", "warn", "/proc/sys/net/core/bpf_jit_enable is not readable", "run as root (sudo)")
+        return Finding(
+            "BPF JIT",
+            "warn",
+            "/proc/sys/net/core/bpf_jit_enable is not readable",
+            "run as root (sudo), and not in a network namespace",
+        )
     if setting == "0":
         return Finding(
             "BPF JIT", "warn", "off: programs are interpreted, many times slower", "sysctl -w net.core.bpf_jit_enable=1"
@@ -252,28 +252,51 @@ def compiled_programs(folder: pathlib.Path | None) -> list[Finding]:
 NATIVE_MTU = 3498
 """Bytes. In native mode a packet has one page, which also holds headroom and bookkeeping; drivers differ a little."""
 
+_IFF_UP, _IFF_RUNNING = 1, 0x40
+
 _XDP_BASIC = 1  # NETDEV_XDP_ACT_BASIC, <linux/netdev.h>
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """At an interface. up: it is there, and packets can come in. is_ours: a collector runs on it."""
+
+    findings: list[Finding]
+    up: bool = False
+    is_ours: bool = False
 
 
 def network_interface(name: str) -> list[Finding]:
     """What netlink says of an interface."""
+    return look_at(name).findings
+
+
+def look_at(name: str) -> Looked:
+    """The same, and what that means for looking further."""
     from pyroute2 import IPRoute
 
     with IPRoute() as route:
         links = {link.get_attr("IFLA_IFNAME"): link for link in route.get_links()}
         if name not in links:
-            return [Finding(name, "bad", "no such interface", f"there are {', '.join(sorted(links))}")]
+            return Looked([Finding(name, "bad", "no such interface", f"there are {', '.join(sorted(links))}")])
         link = links[name]
     features = xdp_features(link["index"])
-    return [
-        _is_up(name, bool(link["flags"] & 1)),
+    up, carrier = bool(link["flags"] & _IFF_UP), bool(link["flags"] & _IFF_RUNNING)
+    mode, program = _attached(link)
+    findings = [
+        _is_up(name, up, carrier),
         native_mode(name, _driver(name, link), features),
         mtu(name, int(link.get_attr("IFLA_MTU")), features),
-        attached(name, *_attached(link)),
+        attached(name, mode, program),
     ]
+    return Looked(findings, up and carrier, mode is not None and program in OUR_PROGRAMS)
 
 
-def _is_up(name: str, up: bool) -> Finding:
+def _is_up(name: str, up: bool, carrier: bool) -> Finding:
+    if up and not carrier:
+        return Finding(
+            name, "warn", "up, and has no carrier: nothing arrives", "is the cable in, and the other end up?"
+        )
     if up:
         return Finding(name, "ok", "up")
     return Finding(name, "warn", "down: nothing arrives", f"ip link set {name} up")
@@ -309,7 +332,7 @@ def attached(name: str, mode: str | None, program: str) -> Finding:
     """mode: of the XDP program that is on the interface now, None if there is none; program: its name."""
     if mode is None:
         return Finding(name, "ok", "no XDP program on it")
-    if program == OUR_PROGRAM:
+    if program in OUR_PROGRAMS:
         return Finding(name, "warn", f"a collector runs on it ({mode})", "stop it before you start another")
     return Finding(
         name,
@@ -368,6 +391,55 @@ def xdp_features(index: int) -> int | None:
         except NetlinkError:
             pass
     return None
+
+
+# --- what arrives -----------------------------------------------------------------------------------------------------
+
+
+def of_collector(interface: str, config: Config) -> tuple[Finding | None, list[Finding]]:
+    """What the collector that runs on an interface says of itself, and what its endpoint is; the latter None if it is
+    not known to be its own."""
+    if config.prometheus is None:
+        return None, []
+    host, port = config.prometheus
+    where = f"{host}:{port}"
+    other = "give the address that it was started with: `--prometheus [HOST:]PORT`"
+    address = watching.Address(f"[{host}]:{port}" if ":" in host else where)
+    try:
+        watched = [
+            one["name"] for one in watching.get(address, "/collector", watching.PICTURE["collector"])["interfaces"]
+        ]
+        said = watching.get(address, "/diagnosis", watching.PICTURE["diagnosis"])
+        findings = [Finding(one["what"], one["state"], one["found"], one["advice"]) for one in said]
+    except (watching.WatchError, KeyError, TypeError):
+        found = f"the collector on {interface} does not answer at {where}: what it sees is not known"
+        return None, [Finding("collector", "warn", found, other)]
+    if interface not in watched:
+        found = f"the collector that answers at {where} is on {', '.join(watched) or 'no interface'}, not {interface}"
+        return None, [Finding("collector", "warn", found, other)]
+    return Finding("Prometheus", "ok", f"{where} is the endpoint of the collector on {interface}"), findings
+
+
+def of_listening(interface: str, config: Config, seconds: float | None) -> list[Finding]:
+    """What comes in on an interface, as a collector there would see it."""
+    try:
+        heard = listening.listen(interface, LISTEN_S if seconds is None else seconds)
+    except AttachError as error:
+        if seconds is None:
+            return []
+        return [Finding("listening", "warn", str(error), "or do without: `--listen 0`")]
+    missed = f", and {heard.missed:,} that were not looked at" if heard.missed else ""
+    packets = f"{len(heard.frames):,} packet{'s' * (len(heard.frames) != 1)}"
+    listened = Finding("listening", "ok", f"{packets} on {interface} in {heard.seconds:.3g} s{missed}")
+    return [listened, *diagnose_frames(heard.frames, heard.seconds, interface, config)]
+
+
+def diagnose_frames(frames: Sequence[bytes], seconds: float, interface: str, config: Config) -> list[Finding]:
+    """Of frames that came in on an interface in so many seconds."""
+    tally = Tally(config, "heard")
+    for frame in frames:
+        tally.add(frame, wire.decode(frame, config))
+    return diagnosis.diagnose(tally.seen(seconds, (Interface(interface, up=True),)))
 
 
 # --- the servers ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -28,6 +28,7 @@ _MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "
 """enum xdp_attached, in pyroute2's words."""
 _LINK_IFINDEX_AT = 16  # struct bpf_link_info, xdp
 _IF_NOEXIST = 1  # XDP_FLAGS_UPDATE_IF_NOEXIST: only where no program is
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,22 @@ def occupant(link: Any) -> Occupant | None:
     return Occupant(identity, name, _MODES.get(str(mode), "unknown"), links.get(identity))
 
 
+class Traffic(NamedTuple):
+    """Of an interface. carrier: there is another end, and it is up. frames: received. dropped: given up before any
+    program saw them. None: not known."""
+
+    up: bool | None
+    carrier: bool | None
+    frames: int
+    dropped: int
+
+
+def _received(link: Any) -> tuple[int, int]:
+    """(frames, dropped) by the kernel's description of an interface."""
+    said = link.get_attr("IFLA_STATS64")
+    return (said["rx_packets"], said["rx_dropped"] + said["rx_missed_errors"]) if said else (0, 0)
+
+
 class Attachment:
     """The program on one interface.
 
@@ -97,6 +114,7 @@ class Attachment:
         self._link: int | None = None
         self._by_netlink = False
         self._index = 0
+        self._at_attach = self._last = self._of_before = (0, 0)
         with IPRoute() as route:
             link = find(route, name)
             if link is None:
@@ -146,6 +164,8 @@ class Attachment:
             self.mode = mode
             self.problem = None
             self._index = link["index"]
+            self._of_before = self._frames()
+            self._at_attach = self._last = _received(link)
             return
 
     def _attach_as(self, route: IPRoute, link: Any, mode: str) -> None:
@@ -172,6 +192,27 @@ class Attachment:
             kernel.link_detach(descriptor)
         finally:
             os.close(descriptor)
+
+    def traffic(self) -> Traffic:
+        """What came in since the program was attached first."""
+        try:
+            with IPRoute() as route:
+                link = find(route, self.name)
+        except (NetlinkError, OSError) as error:
+            log.debug("%s: the kernel does not say what came in (%s)", self.name, error)
+            return Traffic(None, None, *self._frames())
+        if link is not None and link["index"] == self._index:
+            self._last = _received(link)
+        flags = link["flags"] if link is not None else 0
+        return Traffic(bool(flags & _IFF_UP), bool(flags & _IFF_RUNNING), *self._frames())
+
+    def _frames(self) -> tuple[int, int]:
+        """(frames, dropped) since then: an interface that is deleted and comes back counts anew."""
+        frames, dropped = (
+            before + max(0, last - first)
+            for before, last, first in zip(self._of_before, self._last, self._at_attach, strict=True)
+        )
+        return frames, dropped
 
     def check(self) -> None:
         """Take the interface up again: if it was deleted and came back, or another program took our place and is gone.

@@ -22,7 +22,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -34,16 +34,22 @@ from .events import REASONS, Events, Refused, read
 from .exporters import EXPORTERS, Exporter, close_together, exporter_class, kafka
 from .series import (
     METRICS,
+    NO_CHANGES,
     Counts,
     Histogram,
     Labels,
     Series,
+    change_counts,
+    change_series,
     exporter_series,
     flow_series,
     port_series,
     queue_series,
 )
 from .told import Told
+
+if TYPE_CHECKING:
+    from .picture import Around
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +106,11 @@ class Mark:
 
 @dataclasses.dataclass
 class Tally:
-    """What a relay did. refused: by reason. missed: messages that were not in the topic any more. lag: messages by
-    partition, as far as it is known."""
+    """What a relay did. changes: by series.CHANGES. refused: by reason. missed: messages that were not in the topic any
+    more. lag: messages by partition, as far as it is known."""
 
     events: int = 0
+    changes: np.ndarray = dataclasses.field(default_factory=NO_CHANGES.copy)
     missed: int = 0
     refused: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     rebalances: int = 0
@@ -191,7 +198,7 @@ class Relay:
                 self.exporters[name] = exporter
         if config.prometheus:
             self.exporters["prometheus"] = exporter_class("prometheus")(
-                config, self.told.state, self.counts, self.not_ready, self.series
+                config, self.told.state, self.counts, self.not_ready, self.series, self.around
             )
 
     # what others ask, from any thread
@@ -224,6 +231,27 @@ class Relay:
             *(one for one in of_events if one.metric.name in SHOWN),
         ]
 
+    def around(self) -> Around:
+        """What the page says of a relay beside what events told."""
+        from .picture import Around
+
+        tally = self.tally
+        return Around(
+            kind="relay",
+            not_ready=self.not_ready(),
+            problems={name: exporter.problem() for name, exporter in list(self.exporters.items())},
+            relay={
+                "topic": self.topic,
+                "group": self.group,
+                "events": tally.events,
+                "messages_refused": dict(tally.refused),
+                "messages_missed": tally.missed,
+                "rebalances": tally.rebalances,
+                "lag_messages": {str(partition): lag for partition, lag in sorted(tally.lag.copy().items())},
+                "paused": tally.paused,
+            },
+        )
+
     def _own_series(self) -> list[Series | Histogram]:
         tally = self.tally
         refused, lag = dict(tally.refused), dict(tally.lag)
@@ -238,6 +266,7 @@ class Relay:
         }
         return [
             plain("int_relay_events_total", tally.events),
+            change_series(tally.changes),
             Series(
                 METRICS["int_relay_messages_refused_total"],
                 (Labels({"reason": reasons}),),
@@ -326,6 +355,7 @@ class Relay:
         if len(events):
             batch = events.batch()
             self.tally.events += len(batch)
+            self.tally.changes = self.tally.changes + change_counts(batch)
             for exporter in self.exporters.values():
                 exporter.write(batch)
             self.told.add(batch, np.array(partitions))

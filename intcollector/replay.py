@@ -9,14 +9,23 @@ import numpy as np
 
 from . import capture, sending
 from .errors import UsageError
-from .sending import Sent
+from .sending import Sent, Tell, silently
 
 _PART = 4096
 
 
-def replay(path: str, interface: str, *, rate: float | None = None, loop: int = 1) -> Sent:
+def replay(
+    path: str,
+    interface: str,
+    *,
+    rate: float | None = None,
+    loop: int = 1,
+    tell: Tell = silently,
+    reading: capture.Reading | None = None,
+) -> Sent:
     """Send the packets of a capture, loop times over, rate a second (None: as fast as possible).
 
+    tell: as of sending.send. reading: how far the file is read.
     Frames shorter than an Ethernet header cannot be sent: they count as dropped. Ctrl-C ends it early.
     Errors: CaptureError, AttachError, UsageError.
     """
@@ -29,7 +38,7 @@ def replay(path: str, interface: str, *, rate: float | None = None, loop: int = 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         nonlocal short
         for _ in range(loop):
-            packets = capture.read(path)
+            packets = capture.read(path, reading)
             while some := [frame for frame, _ in itertools.islice(packets, _PART)]:
                 frames = [frame for frame in some if len(frame) >= 14]
                 short += len(some) - len(frames)
@@ -38,6 +47,6 @@ def replay(path: str, interface: str, *, rate: float | None = None, loop: int = 
                 length = np.array([len(frame) for frame in frames])
                 yield np.frombuffer(b"".join(frames), np.uint8), np.cumsum(length) - length, length
 
-    result = sending.send_frames(parts(), interface, rate=rate, count=2**62)
+    result = sending.send_frames(parts(), interface, rate=rate, count=2**62, tell=tell)
     result.dropped += short
     return result

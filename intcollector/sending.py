@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import numpy as np
@@ -35,6 +35,13 @@ _BATCH = 1024
 _CHUNK = 1 << 16
 """Frames of one test run, at most: some ten milliseconds, so that a signal is heard."""
 _STUCK_S = 2.0
+
+Tell = Callable[[int], object]
+"""Is called now and then with how many were offered so far; what it takes, it takes from the sending."""
+
+
+def silently(done: int) -> None:
+    """Told, and nobody listens."""
 
 
 @dataclasses.dataclass
@@ -219,6 +226,7 @@ def send_frames(
     rate: float | None = None,
     count: int | None = None,
     seconds: float | None = None,
+    tell: Tell = silently,
 ) -> Sent:
     """Send frames by a packet socket, paced. parts: (data, start, length) as PacketSocket.send takes them.
 
@@ -235,6 +243,7 @@ def send_frames(
                     taken = raw.send(data, start[at : at + n], length[at : at + n])
                     result.sent += taken
                     at += n
+                    tell(result.offered)
                     if taken < n:
                         result.dropped += n - taken
                         raise AttachError(f"{name} took no frame for {_STUCK_S:g} seconds: is its link up?")
@@ -450,7 +459,7 @@ def _defines(t: Traffic, model: Model, templates: traffic.Templates, index: int,
     return [f"{name}={value}" for name, value in values.items()]
 
 
-def _send_live(t: Traffic, name: str, rate: float | None, count: int | None, seconds: float | None) -> Sent:
+def _send_live(t: Traffic, name: str, rate: float | None, count: int | None, seconds: float | None, tell: Tell) -> Sent:
     """Errors: _Refused before anything was sent, LoadError."""
     if t.individuals > 1:
         raise _Refused(f"live frames hold one report each, not {t.individuals}")
@@ -474,6 +483,7 @@ def _send_live(t: Traffic, name: str, rate: float | None, count: int | None, sec
                         f"{name} takes no redirected frames ({why}): on a veth pair, switch GRO on at the peer"
                     )
                 done = int(state["index"])
+                tell(done)
         except KeyboardInterrupt:
             result.interrupted = True
         result.seconds = pace.elapsed
@@ -484,10 +494,13 @@ def _send_live(t: Traffic, name: str, rate: float | None, count: int | None, sec
     return result
 
 
-def _send_packets(t: Traffic, name: str, rate: float | None, count: int | None, seconds: float | None) -> Sent:
+def _send_packets(
+    t: Traffic, name: str, rate: float | None, count: int | None, seconds: float | None, tell: Tell
+) -> Sent:
     model = Model(dataclasses.replace(t, packets=2**40 if count is None else count))
     templates = traffic.Templates(model)
     interface(name, templates.longest)
+    each = 1.0
     if t.individuals > 1:  # frames are fewer than reports, and end with them
         each = float((model.topology.head == np.arange(t.turns)).mean())
         rate, count = rate and rate * each, count and 2**62
@@ -496,7 +509,9 @@ def _send_packets(t: Traffic, name: str, rate: float | None, count: int | None, 
         for block in traffic.blocks(model, templates):
             yield block.data, block.at, block.length
 
-    return send_frames(parts(), name, rate=rate, count=count, seconds=seconds)
+    return send_frames(
+        parts(), name, rate=rate, count=count, seconds=seconds, tell=lambda frames: tell(round(frames / each))
+    )
 
 
 def send(
@@ -507,20 +522,21 @@ def send(
     count: int | None = None,
     seconds: float | None = None,
     method: str = "auto",
+    tell: Tell = silently,
 ) -> Sent:
     """Send traffic on an interface: count reports (default: the traffic's) or for some seconds, whichever ends first.
 
     rate: reports a second; None: as fast as possible. What is Sent counts frames. method: "live", "packet", or "auto":
-    live frames if they work. Ctrl-C ends it early. Errors: AttachError (missing, down, not permitted), UsageError; for
-    "live" also LoadError.
+    live frames if they work. tell: is told how many reports were offered. Ctrl-C ends it early. Errors: AttachError
+    (missing, down, not permitted), UsageError; for "live" also LoadError.
     """
     if count is None and seconds is None:
         count = t.packets
     if method == "packet":
-        return _send_packets(t, name, rate, count, seconds)
+        return _send_packets(t, name, rate, count, seconds, tell)
     try:
-        return _send_live(t, name, rate, count, seconds)
+        return _send_live(t, name, rate, count, seconds, tell)
     except (_Refused, LoadError) as error:
         if method == "live":
             raise error if isinstance(error, IntCollectorError) else AttachError(str(error)) from None
-        return dataclasses.replace(_send_packets(t, name, rate, count, seconds), why=str(error).splitlines()[0])
+        return dataclasses.replace(_send_packets(t, name, rate, count, seconds, tell), why=str(error).splitlines()[0])

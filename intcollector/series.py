@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import postcards
-from .batch import Batch, State
+from .batch import FLOW_KEY, Batch, State
 from .config import LATENCY_UNITS, Config, address_text
 from .layout import HEAD, HOP, LATENCY_BUCKETS, LAYOUT, MAX_HOPS, OUTCOMES, Change, FlowFlag, ReportFlag
 
@@ -77,6 +77,8 @@ METRICS = {
          "Drop reports, by the switch and the reason it gave."),
         ("int_events_total", "counter", (), "", "Events told by the kernel."),
         ("int_events_lost_total", "counter", (), "", "Events for which the buffer from the kernel had no room."),
+        ("int_changes_total", "counter", ("change",), "",
+         "What was news in the events, as their `changes` say; a hop's once a hop."),
         ("int_reports_lost_between_cpus_total", "counter", (), "",
          "Reports for which the queue of another CPU had no room (--cpus)."),
         ("int_flows_refused_total", "counter", (), "", "Reports of a new flow that found no room to be kept."),
@@ -201,7 +203,7 @@ def _addresses(packed: np.ndarray, version: np.ndarray) -> Column:
     return rows.view(ADDRESS)
 
 
-def _numbers(values: np.ndarray) -> Column:
+def numbers(values: np.ndarray) -> Column:
     """Unsigned values -> int64, all ones (in their own width) -> -1. No other value of 64 bits reaches 2**63 here but
     timestamps, which do not come this way."""
     return np.where(values == np.iinfo(values.dtype).max, -1, values.astype(np.int64))
@@ -330,10 +332,21 @@ class Histogram:
         return _flat(self.parts)
 
 
-def scrape(state: State, config: Config, exporters: Mapping[str, Counts]) -> list[Series | Histogram]:
-    """Everything there is to say now. exporters: by name."""
+CHANGES = (
+    "new_flow", "path", "flow_latency", "hop_latency", "queue_occupancy", "egress_port_tx_utilization", "dropped",
+    "congested_queue", "keepalive",
+)  # fmt: skip
+"""The words of a record's `changes`."""
+NO_CHANGES = np.zeros(len(CHANGES), np.int64)
+
+
+def scrape(
+    state: State, config: Config, exporters: Mapping[str, Counts], changes: np.ndarray = NO_CHANGES
+) -> list[Series | Histogram]:
+    """Everything there is to say now. exporters: by name. changes: change_counts() of all batches, added up."""
     return [
         *program_series(state),
+        change_series(changes),
         *source_series(state, config),
         *drop_series(state, config),
         *exporter_series(exporters),
@@ -368,11 +381,16 @@ def program_series(state: State) -> list[Series | Histogram]:
     ]
 
 
+def change_series(changes: np.ndarray) -> Series:
+    """What was news. changes: int64, by CHANGES. The sum is the number of entries that `changes` has in all records."""
+    return _series("int_changes_total", changes, _words(CHANGES))
+
+
 def source_series(state: State, config: Config) -> list[Series | Histogram]:
     """Who sends reports. One row a (source, switch_id, hw_id): the sum over report versions. Telemetry Report 0.5
     counts by source and hw_id; its switch is the one that its reports name, if that is always the same."""
     sources = state.sources[state.sources["received"] > 0]
-    address, switch_id = _addresses(sources["address"], sources["ip_version"]), _numbers(sources["reporter"])
+    address, switch_id = _addresses(sources["address"], sources["ip_version"]), numbers(sources["reporter"])
     first, group = _groups(address, switch_id, sources["hw_id"])
     labels = address[first], switch_id[first], sources["hw_id"][first].astype(np.int64)
     # A loop over sources: whose settings are whose is found address by address.
@@ -401,7 +419,7 @@ def drop_reasons(config: Config) -> list[str]:
 def drop_series(state: State, config: Config) -> list[Series | Histogram]:
     """Drop reports, by switch and what the reason is called."""
     names, named = np.unique(_words(drop_reasons(config)), return_inverse=True)
-    switch_id, reason = _numbers(state.drop_keys["switch_id"]), named.reshape(-1)[state.drop_keys["reason"]]
+    switch_id, reason = numbers(state.drop_keys["switch_id"]), named.reshape(-1)[state.drop_keys["reason"]]
     first, group = _groups(switch_id, reason)
     drops = _sums(state.drops, group, len(first))
     return [_series("int_dropped_packets_total", drops, switch_id[first], names[reason[first]])]
@@ -435,10 +453,73 @@ def exporter_series(exporters: Mapping[str, Counts]) -> list[Series | Histogram]
     ]
 
 
+def with_path(state: State) -> np.ndarray:
+    """Rows of the flows that a stack or a postcard was seen of."""
+    return np.flatnonzero(state.flows["flags"] & (FlowFlag.PATH | FlowFlag.POSTCARDS))
+
+
+def key_columns(keys: np.ndarray) -> dict[str, Column]:
+    """FLOW_KEY (n,) -> by name, as FLOW_LABELS, (n,) each."""
+    return {
+        "source": _addresses(keys["source"], keys["ip_version"]),
+        "destination": _addresses(keys["destination"], keys["ip_version"]),
+        **{name: keys[name].astype(np.int64) for name in ("source_port", "destination_port", "protocol")},
+    }
+
+
+def hops_in_order(state: State, rows: np.ndarray, links: postcards.Links) -> tuple[np.ndarray, np.ndarray]:
+    """(index into rows, place in the flow's hops) of all hops kept of flows, rows of state.flows as with_path()
+    gives them: flow by flow, in each nearest the sink first."""
+    flows = state.flows
+    stacks = flows["flags"][rows] & FlowFlag.PATH != 0
+    there = (np.arange(MAX_HOPS) < flows["hop_count"][rows][:, None]) & stacks[:, None]
+    of, place = np.nonzero(there)
+    cards = np.flatnonzero(~stacks)
+    if not len(cards):
+        return of, place
+    of_cards, place_of_cards = postcards.of_flows(flows[rows[cards]], links)
+    of, place = np.concatenate([of, cards[of_cards]]), np.concatenate([place, place_of_cards])
+    order = np.argsort(of, kind="stable")
+    return of[order], place[order]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hops:
+    """What flows last said of the switches on their path, hop by hop, in a flow nearest the sink first.
+
+    of: intp (n,), which flow, ascending; place: intp (n,), in its stack. switch_id, egress_port_id, queue_id: int64
+    (n,), -1 none. latency_s: float64 (n,), NaN none.
+    """
+
+    of: np.ndarray
+    place: np.ndarray
+    switch_id: Column
+    egress_port_id: Column
+    queue_id: Column
+    latency_s: Column
+
+
+def flow_hops(state: State, rows: np.ndarray, config: Config) -> Hops:
+    """Of flows, rows of state.flows as with_path() gives them."""
+    of, place = hops_in_order(state, rows, config.links)
+    hops, flow = state.flows["hops"], rows[of]
+    time_unit = state.flows["time_unit"][flow]
+    switch_id, egress_port_id, queue_id, latency = (
+        numbers(hops[name][flow, place]) for name in ("switch_id", "egress_port_id", "queue_id", "latency")
+    )
+    place = np.arange(len(of)) - np.searchsorted(of, of)
+    return Hops(of, place, switch_id, egress_port_id, queue_id, seconds(latency, time_unit))
+
+
+def flow_latency_s(state: State, rows: np.ndarray) -> Column:
+    """float64 (n,), NaN none: what int_flow_latency_seconds shows of these rows of state.flows."""
+    return seconds(numbers(state.flows["latency"][rows]), state.flows["time_unit"][rows])
+
+
 def flow_series(state: State, config: Config) -> list[Series | Histogram]:
     """Latencies of the flows that a stack or a postcard was seen of: the config.max_flow_series most recently seen;
     others are counted."""
-    rows = np.flatnonzero(state.flows["flags"] & (FlowFlag.PATH | FlowFlag.POSTCARDS))
+    rows = with_path(state)
     omitted = max(0, len(rows) - config.max_flow_series)
     if omitted:
         rows = rows[np.argpartition(state.flows["seen_ns"][rows], omitted - 1)[omitted:]]
@@ -448,14 +529,8 @@ def flow_series(state: State, config: Config) -> list[Series | Histogram]:
 
     # Of the flows, which are large, only what is asked for is taken, field by field.
     keys, time_unit = state.flow_keys[rows], state.flows["time_unit"][rows]
-    flows = Labels(
-        {
-            "source": _addresses(keys["source"], keys["ip_version"]),
-            "destination": _addresses(keys["destination"], keys["ip_version"]),
-            **{name: keys[name].astype(np.int64) for name in ("source_port", "destination_port", "protocol")},
-        }
-    )
-    latency = _numbers(state.flows["latency"][rows])
+    flows = Labels(key_columns(keys))
+    latency = numbers(state.flows["latency"][rows])
     has = np.flatnonzero(latency >= 0)
 
     # A stack's hops are the first ones; a switch's postcard may be in any place.
@@ -464,7 +539,7 @@ def flow_series(state: State, config: Config) -> list[Series | Histogram]:
     hops = state.flows["hops"]
     there[cards] = state.flows["places"]["seen"][rows[cards]] != 0
     flow, place = np.nonzero(there)
-    switch_id, hop_latency = (_numbers(hops[name][rows[flow], place]) for name in ("switch_id", "latency"))
+    switch_id, hop_latency = (numbers(hops[name][rows[flow], place]) for name in ("switch_id", "latency"))
     # A packet may go through a switch twice: one series, the time it spent there.
     pairs = flow << 32 | switch_id
     order = np.argsort(pairs, kind="stable")
@@ -501,7 +576,7 @@ def _last(points: np.ndarray) -> np.ndarray:
 def _point_series(name: str, points: np.ndarray, values: np.ndarray) -> Series:
     metric = METRICS[name]
     ids = zip(metric.labels, ("switch_id", "id"), strict=True)
-    return Series(metric, tuple(_each_once(label, _numbers(points[field])) for label, field in ids), values)
+    return Series(metric, tuple(_each_once(label, numbers(points[field])) for label, field in ids), values)
 
 
 def port_series(state: State) -> list[Series | Histogram]:
@@ -520,7 +595,7 @@ def port_series(state: State) -> list[Series | Histogram]:
     buckets = _sums(statistics["buckets"].reshape(-1, LATENCY_BUCKETS), group, len(first))
     counts = np.cumsum(buckets[:, :NO_LATENCY], axis=1)
     return [
-        _point_series("int_egress_port_tx_utilization", last, _numbers(last["value"])),
+        _point_series("int_egress_port_tx_utilization", last, numbers(last["value"])),
         _point_series("int_egress_port_tx_utilization_ratio", known, known["value"] / known["unit"]),
         Histogram(
             METRICS["int_hop_latency_seconds"],
@@ -533,6 +608,63 @@ def port_series(state: State) -> list[Series | Histogram]:
         _series("int_hops_without_latency_total", buckets[:, NO_LATENCY], switches),
         _one("int_hops_without_switch_total", state.port_statistics["buckets"][:1].sum()),
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PortCounts:
+    """Hops by egress port since the start. switch_id, egress_port_id: int64 (n,), -1: the switch named none. hops:
+    int64 (n,); timed: of these, those with a latency. latency_ns: int64 (n,), the sum of these latencies."""
+
+    switch_id: Column
+    egress_port_id: Column
+    hops: np.ndarray
+    timed: np.ndarray
+    latency_ns: np.ndarray
+
+
+def port_counts(state: State) -> PortCounts:
+    """Of each port of a switch that said who it is, once."""
+    rows = _points_of(state.ports, PORT)
+    ports, statistics = state.ports[rows], state.port_statistics[rows]
+    first, group = _groups(ports["switch_id"], ports["id"])
+    buckets = statistics["buckets"].reshape(-1, LATENCY_BUCKETS)
+    return PortCounts(
+        numbers(ports["switch_id"][first]),
+        numbers(ports["id"][first]),
+        *(
+            _sums(values, group, len(first))
+            for values in (buckets.sum(axis=1), buckets[:, :NO_LATENCY].sum(axis=1), statistics["latency_sum"])
+        ),
+    )
+
+
+def quantile(histogram: Histogram, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """(above, at most) float64 (n,), seconds: the bucket in which the value lies that so large a share of all is not
+    above. It is no number: powers of two are all that is known. At most NaN: it is above the last bound; both NaN:
+    there is nothing in the histogram. Above and at most 0: it is 0."""
+    wanted = np.ceil(share * histogram.totals - 1e-9).clip(
+        min=1
+    )  # what 0.9 times a multiple of ten is above by rounding
+    at = (histogram.counts < wanted[:, None]).sum(axis=1)
+    bounds = np.concatenate([[0.0], histogram.bounds, [np.nan]])
+    none = np.where(histogram.totals > 0, 0.0, np.nan)
+    return bounds[at] + none, bounds[at + 1] + none
+
+
+def histogram_since(now: Histogram, before: Histogram) -> Histogram:
+    """What came since, of one metric whose one label is a number. Who was not there before began at nothing."""
+    (labels,) = now.labels.values()
+    (known,) = before.labels.values()
+    order = np.argsort(known)
+    at = np.searchsorted(known[order], labels).clip(max=max(0, len(known) - 1))
+    counts, totals, sums = now.counts.copy(), now.totals.copy(), now.sums.copy()
+    if len(known):
+        there = np.flatnonzero(known[order][at] == labels)
+        old = order[at[there]]
+        counts[there] -= before.counts[old]
+        totals[there] -= before.totals[old]
+        sums[there] -= before.sums[old]
+    return dataclasses.replace(now, counts=counts.clip(min=0), totals=totals.clip(min=0), sums=sums.clip(min=0.0))
 
 
 def queue_series(state: State) -> list[Series | Histogram]:
@@ -549,9 +681,9 @@ def queue_series(state: State) -> list[Series | Histogram]:
     queues, largest = queues[first], largest[first]
     measured = queues["unit"] > 0
     return [
-        _point_series("int_queue_occupancy", last, _numbers(last["value"])),
+        _point_series("int_queue_occupancy", last, numbers(last["value"])),
         _point_series("int_queue_occupancy_max", queues, largest),
-        _point_series("int_queue_occupancy_bytes", known, _bytes(_numbers(known["value"]), known)),
+        _point_series("int_queue_occupancy_bytes", known, _bytes(numbers(known["value"]), known)),
         _point_series("int_queue_occupancy_max_bytes", queues[measured], _bytes(largest[measured], queues[measured])),
     ]
 
@@ -639,24 +771,39 @@ def points(batch: Batch, config: Config) -> list[Points]:
 FLOW_NEWS = Change.NEW_FLOW | Change.PATH | Change.FLOW_LATENCY | Change.KEEPALIVE
 
 
+def has_path(batch: Batch) -> np.ndarray:
+    """bool (n,), of each event: its hops are the path of its flow."""
+    return hops_are_path(batch.reports["flags"]) & (np.bincount(batch.hop_report, minlength=len(batch)) > 0)
+
+
+def hops_are_path(flags: np.ndarray) -> np.ndarray:
+    """bool (n,), of each event's flags: its hops, if it has any, are the path of its flow."""
+    of_path = flags & (ReportFlag.INT | ReportFlag.POSTCARD) != 0
+    return of_path & (flags & ReportFlag.INTERMEDIATE == 0)  # a stack that was flushed is a part of a path
+
+
+def event_paths(batch: Batch, news: np.ndarray) -> np.ndarray:
+    """u32 (k, MAX_HOPS + 1): how many hops there were, then their switch ids, nearest the sink first, of the k events
+    that news (bool (n,)) names; hops in order (postcards.in_order)."""
+    rows = np.flatnonzero(news)
+    of_news = np.flatnonzero(news[batch.hop_report] & (batch.hop_index < MAX_HOPS))
+    new_row = np.cumsum(news) - 1
+    paths = np.full((len(rows), MAX_HOPS + 1), NONE32, "<u4")
+    paths[:, 0] = batch.reports["hop_count"][rows]
+    paths[new_row[batch.hop_report[of_news]], batch.hop_index[of_news] + 1] = batch.hops["switch_id"][of_news]
+    return paths
+
+
 def flow_points(batch: Batch, config: Config, flows: Labels) -> Points:
     """Latency and path of the flows of which these, or nothing for the keep-alive time, changed. Only with a stack, or
     with postcards, whose hops have to be in order. flows: of all reports."""
     reports = batch.reports
-    hops = np.bincount(batch.hop_report, minlength=len(reports))
-    has_path = (reports["flags"] & (ReportFlag.INT | ReportFlag.POSTCARD) != 0) & (hops > 0)
-    has_path &= reports["flags"] & ReportFlag.INTERMEDIATE == 0  # a stack that was flushed is a part of a path
-    news = (reports["changes"] & FLOW_NEWS != 0) & has_path
+    news = (reports["changes"] & FLOW_NEWS != 0) & has_path(batch)
     rows = np.flatnonzero(news)
-
-    of_news = np.flatnonzero(news[batch.hop_report] & (batch.hop_index < MAX_HOPS))
-    new_row = np.cumsum(news) - 1
-    paths = np.full((len(rows), MAX_HOPS + 1), NONE32, "<u4")
-    paths[:, 0] = reports["hop_count"][rows]
-    paths[new_row[batch.hop_report[of_news]], batch.hop_index[of_news] + 1] = batch.hops["switch_id"][of_news]
+    paths = event_paths(batch, news)
     named = (paths[:, 1:] != NONE32).any(axis=1)
 
-    wire = _numbers(reports["flow_latency"][rows])
+    wire = numbers(reports["flow_latency"][rows])
     say = (wire >= 0) | named
     rows, wire, paths = rows[say], wire[say], paths[say]
     values = seconds(wire, reports["time_unit"][rows])
@@ -717,11 +864,11 @@ def _hop_news(
     # One that fills 63 bits is no time InfluxDB knows.
     egress = of_hop("egress_timestamp")[some]
     times = _times(batch, config, report[some], egress, egress < NONE64 >> 1)
-    columns = [_numbers(of_hop(name)[some]) for name in ids]
+    columns = [numbers(of_hop(name)[some]) for name in ids]
     return (
         report[some],
         tuple(_each_once(name, column) for name, column in zip(ids, columns, strict=True)),
-        _numbers(wire[some]),
+        numbers(wire[some]),
         _apart(times, report[some], *columns),
     )
 
@@ -756,15 +903,27 @@ def _times(batch: Batch, config: Config, rows: np.ndarray, of_int: np.ndarray, h
     return times
 
 
-def _flow_version(flags: np.ndarray) -> np.ndarray:
+def flow_version(flags: np.ndarray) -> np.ndarray:
     """4, 6, or 0 for a report without an IP packet inside."""
     return np.where(flags & ReportFlag.FLOW_IPV4, 4, np.where(flags & ReportFlag.FLOW_IPV6, 6, 0)).astype(np.uint8)
+
+
+def event_keys(reports: np.ndarray) -> np.ndarray:
+    """FLOW_KEY (n,), as the flow that each report is about stands in state.flow_keys; without an IP packet inside, all
+    zeros but for what else is known."""
+    keys = np.zeros(len(reports), FLOW_KEY)
+    for name in ("source_port", "destination_port", "protocol"):
+        keys[name] = reports[name]
+    for name in ("source", "destination"):
+        keys[name] = reports[f"flow_{name}"]
+    keys["ip_version"] = flow_version(reports["flags"])
+    return keys
 
 
 def _flow_labels(reports: np.ndarray) -> Labels:
     """Of the flow that each report is about."""
     flags = reports["flags"]
-    version = _flow_version(flags)
+    version = flow_version(flags)
     ports = flags & ReportFlag.FLOW_PORTS != 0
     return Labels(
         {
@@ -870,9 +1029,9 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
     r = batch.reports
     flags = r["flags"]
     source = texts(_addresses(r["source"], np.where(flags & ReportFlag.SOURCE_IPV6, 6, 4)))
-    flow_version = _flow_version(flags)
-    flow_source = texts(_addresses(r["flow_source"], flow_version))
-    flow_destination = texts(_addresses(r["flow_destination"], flow_version))
+    version_of_flow = flow_version(flags)
+    flow_source = texts(_addresses(r["flow_source"], version_of_flow))
+    flow_destination = texts(_addresses(r["flow_destination"], version_of_flow))
     local_values = np.empty(len(r), [(n, r["local"].dtype[n] if n in HOP_NAMES else r.dtype[n]) for n in LOCAL_NAMES])
     for name in LOCAL_NAMES:
         local_values[name] = (r["local"] if name in HOP_NAMES else r)[name]
@@ -914,7 +1073,7 @@ def reports(batch: Batch) -> list[dict[str, Any]]:
 
     rows = np.flatnonzero(flags & ReportFlag.INNER)
     for i, ports, version, vlan_count, vlan_ids, protocol, source_port, destination_port, dscp in zip(
-        rows.tolist(), _has(flags[rows], ReportFlag.FLOW_PORTS), flow_version[rows].tolist(),
+        rows.tolist(), _has(flags[rows], ReportFlag.FLOW_PORTS), version_of_flow[rows].tolist(),
         *(r[n][rows].tolist() for n in (
             "vlan_count", "vlan_ids", "protocol", "source_port", "destination_port", "dscp")), strict=True,
     ):  # fmt: skip
@@ -982,7 +1141,7 @@ def records(batch: Batch, config: Config) -> list[dict[str, Any]]:
         out[row]["flow_latency"] = None if latency == NONE64 else latency
     for record, received_ns, of_report in zip(out, received, bits, strict=True):
         record["received_ns"] = received_ns
-        record["changes"] = list(map(_change, _changes(*of_report)))
+        record["changes"] = list(map(_change, changes_in_words(*of_report)))
     return out
 
 
@@ -999,9 +1158,9 @@ def _postcards(batch: Batch) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row of reports, what its record says of the flow's postcards), of those that have them; hops in order."""
     has = batch.reports["flags"] & ReportFlag.POSTCARD != 0
     counts = np.bincount(batch.hop_report, minlength=len(has))[has].tolist()
-    latencies = _numbers(batch.reports["flow_latency"][has]).tolist()
+    latencies = numbers(batch.reports["flow_latency"][has]).tolist()
     places = batch.hops[has[batch.hop_report]]
-    hops = zip(*(_numbers(places[name]).tolist() for name in PLACE_FIELDS.values()), strict=True)
+    hops = zip(*(numbers(places[name]).tolist() for name in PLACE_FIELDS.values()), strict=True)
     for row, count, latency in zip(np.flatnonzero(has).tolist(), counts, latencies, strict=True):
         yield (
             row,
@@ -1023,13 +1182,29 @@ HOP_CHANGES = (
 )
 
 
+def change_counts(batch: Batch) -> np.ndarray:
+    """How often each of CHANGES stands in the records of a batch: int64."""
+    reports = batch.reports
+    events = np.bincount(reports["changes"])
+    bits = np.arange(len(events))
+    columns = ("hop_latency_changes", "queue_occupancy_changes", "tx_utilization_changes")
+    of_hops = {word: (flag, column) for (word, flag), column in zip(HOP_CHANGES, columns, strict=True)}
+    counts = NO_CHANGES.copy()
+    for at, word in enumerate(CHANGES):
+        flag, column = of_hops[word] if word in of_hops else (Change[word.upper()], None)
+        counts[at] = events[bits & flag != 0].sum()
+        if column:  # a bit a hop
+            counts[at] += np.count_nonzero(np.unpackbits(np.ascontiguousarray(reports[column]).view(np.uint8)))
+    return counts
+
+
 def _change(change: str | tuple[int | str, str]) -> str | dict[str, int | str]:
     """Fresh dicts from what is cached: a record is its owner's to change."""
     return change if isinstance(change, str) else {"hop": change[0], "what": change[1]}
 
 
 @functools.lru_cache(1 << 12)
-def _changes(changes: int, *hop_bits: int) -> tuple[str | tuple[int | str, str], ...]:
+def changes_in_words(changes: int, *hop_bits: int) -> tuple[str | tuple[int | str, str], ...]:
     """The words for the bits, in interface order. hop_bits: as HOP_CHANGES."""
 
     def words(*flags: enum.IntFlag) -> list[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,6 @@ NOISE = 50
 """Wire units: what values vary by without an event, summed over a flow's hops. The default thresholds."""
 STEP = 1000
 HOP_GAP_NS = 5000
-SWITCHES = 16
-"""Switches at every hop but the first, which is the sink: a switch for every source."""
 PORTS = 16
 QUEUES = 8
 LOCAL_QUEUE = 200
@@ -79,6 +77,9 @@ class Traffic:
     flows: int = option(100, "flows, which take turns", parse=number(1, 1_000_000))
     sources: int = option(1, "exporters; each is the sink of every so many-th flow", parse=number(1, 1000))
     hops: int = option(3, "hops of a flow", parse=number(1, 252))
+    switches: int = option(
+        16, "switches at every hop but the first, which is the sink: a switch for every source", parse=number(1, 4096)
+    )
     instructions: int = option(0xFF00, "INT instruction bitmap", parse=number(0, 0xFFFF), metavar="BITMAP")
     report_version: str = option("1.0", "version of the telemetry reports", choices=("0.5", "1.0", "2.0"))
     int_version: str = option("1.0", "version of INT in the packets", choices=("0.5", "1.0", "2.1"))
@@ -355,7 +356,7 @@ class Topology:
             return (some >> np.uint64(shift)).astype(np.int64) % below
 
         sink = flow % t.sources
-        self.switch_id = 10_000 * (hop + 1) + draw(0, SWITCHES) + 1
+        self.switch_id = 10_000 * (hop + 1) + draw(0, t.switches) + 1
         self.switch_id[:, 0] = sink + 1
         self.egress_port = 1 + draw(8, PORTS)
         self.ingress_port = 101 + draw(16, PORTS)
@@ -1040,8 +1041,8 @@ def frames(traffic: Traffic) -> Iterator[bytes]:
             yield data[at:end]
 
 
-def write(traffic: Traffic, path: str) -> Truth:
-    """Write the traffic to a pcap file. Errors: CaptureError."""
+def write(traffic: Traffic, path: str, tell: Callable[[int], object] = lambda done: None) -> Truth:
+    """Write the traffic to a pcap file. tell: is told now and then how many reports were. Errors: CaptureError."""
     model = Model(traffic)
     templates = Templates(model)
     with capture.Writer(path) as writer:
@@ -1056,4 +1057,5 @@ def write(traffic: Traffic, path: str) -> Truth:
                 end = begin + (capture.RECORD_HEADER + block.length)[:, None]
                 records = records[(column >= begin) & (column < end)]
             writer.write_records(records)
+            tell(model.done)
     return model.truth()

@@ -10,6 +10,11 @@ set_up test
 # witnesses: gcc of the layout of bpf/report.h, tshark of what capture files hold; ip and ping change and use interfaces;
 # openssl makes certificates
 packages gcc libc6-dev tshark iproute2 iputils-ping openssl
+# looks at the page, and needs letters for it; Ubuntu has it as a snap only, which cannot look into a network namespace
+case $system in
+debian*) packages chromium fonts-dejavu-core fonts-inter ;;
+*) echo "intcollector: this system has no package chromium: the tests of the page will be skipped" >&2 ;;
+esac
 PATH=$PWD/.venv/servers/usr/bin:$PATH
 export PATH
 server prometheus prometheus

@@ -107,18 +107,20 @@ class InfluxServer(Server):
 
     user: tuple[str, str] | None = None
 
-    def query(self, q: str, database: str = "") -> list[dict[str, Any]]:
-        """The rows of a query's series: columns as keys, times in ns as `time`, the measurement as `measurement`."""
+    def query(self, q: str, database: str = "", *, tags: bool = False) -> list[dict[str, Any]]:
+        """The rows of a query's series: columns as keys, times in ns as `time`, the measurement as `measurement`; with
+        the tags that each series is of, if these are wanted."""
         headers = urllib3.make_headers(basic_auth=":".join(self.user)) if self.user else {}
         query = urlencode({"db": database, "epoch": "ns", "q": q})
         answer = self.http.request("POST", f"{self.url}/query?{query}", headers=headers)
         (result,) = json.loads(answer.data)["results"]
         assert "error" not in result, result
         return [
-            dict(zip(series["columns"], row, strict=True), measurement=series.get("name"))
+            {**(series.get("tags", {}) if tags else {}), **dict(zip(series["columns"], row, strict=True)),
+             "measurement": series.get("name")}
             for series in result.get("series", [])
             for row in series.get("values", [])
-        ]
+        ]  # fmt: skip
 
     def stored(self, database: str) -> int:
         """How many points a database holds of those that have a latency; 0 if there is no such database."""

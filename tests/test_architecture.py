@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "intcollector"
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 
 LAYERS = (
-    ("errors", "kernel"),
-    ("place",),
-    ("layout", "capture", "lab", "compiled"),
-    ("config", "batch", "wire", "loader"),
-    ("groups", "layers", "postcards", "program"),
+    ("errors", "kernel", "spelled"),
+    ("place", "progress", "tables", "watching"),
+    ("layout", "capture", "lab", "compiled", "top"),
+    ("config", "batch", "wire", "loader", "outcomes"),
+    ("groups", "layers", "postcards", "program", "readings"),
     ("__init__", "series", "datapath", "interface", "traffic", "exporters.influxdb_server"),
     (
         "exporters.__init__",
@@ -24,11 +24,15 @@ LAYERS = (
         "exporters.spool",
         "decoding",
         "sending",
-        "view",
+        "listening",
         "events",
         "told",
+        "seen",
     ),
-    ("exporters.delivery", "exporters.influxdb_lines", "exporters.events_text"),
+    ("picture", "exporters.delivery", "exporters.influxdb_lines", "exporters.events_text", "diagnosis"),
+    ("news", "view"),
+    ("exporters.live",),
+    ("exporters.endpoint",),
     ("exporters.prometheus", "exporters.influxdb", "exporters.kafka", "exporters.jsonl", "replay"),
     ("collector", "relay", "doctor"),
     ("cli",),
@@ -40,11 +44,14 @@ LAYER = {module: number for number, layer in enumerate(LAYERS) for module in lay
 DOORS = {
     "bcc": {"loader"},
     "prometheus_client": {"exporters.prometheus"},
-    "http": {"exporters.prometheus", "exporters.influxdb_server"},
+    "tornado": {"exporters.endpoint"},
+    "http": {"exporters.influxdb_server", "watching"},
     "ssl": {"exporters.influxdb_server"},
     "confluent_kafka": {"exporters.kafka", "relay"},
     "pyroute2": {"interface", "lab", "doctor"},
     "scapy": {"layers"},
+    "rich": {"progress", "top"},
+    "textual": {"top"},
 }
 """What only these import."""
 SPEAKING = {"print", "input", "exit", "quit", "sys.exit", "os._exit", "os.abort"}

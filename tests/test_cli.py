@@ -28,7 +28,7 @@ from .frames import frame, numbered
 from .needs import needs_root
 
 root = needs_root
-COMMANDS = ("run", "relay", "decode", "generate", "replay", "lab", "doctor")
+COMMANDS = ("run", "relay", "decode", "generate", "replay", "top", "lab", "doctor")
 
 RUN_OPTIONS = {
     "--port", "--xdp-mode", "--int-dscp", "--profile", "--tcp-int-position", "--int-udp-port", "--source-only-words",
@@ -606,25 +606,26 @@ def test_lab_leaves_others_alone() -> None:
         ip("link", "delete", "veth_0")
 
 
-HEAD = re.compile(r"reports (\d+) \(\d+/s\)  malformed 0  lost \d+  dropped packets \d+  events \d+ .*  flows 40")
+HEAD = re.compile(r"reports (\d+) \(\d+/s\)  malformed 0  lost \d+  dropped packets \d+  events \d+ .*  flows 24")
 FLOW = re.compile(r"  [\da-f.:]+ port \d+ to [\da-f.:]+ port \d+: [\d.]+ us by switches \d+ > \d+ > \d+ > \d+")
 
 
 @root
 def test_lab_demo() -> None:
-    """lab demo shows reports, flows and paths and serves metrics until Ctrl-C; then it ends with exit code 0, and its
-    generator and its pair are gone."""
+    """lab demo shows reports, flows, paths and the page's address, and serves metrics, until Ctrl-C; then it ends with
+    exit code 0, and its generator and its pair are gone."""
     with Command("lab", "demo") as demo:
         demo.wait_said("ready\n")
         assert "veth_0: attached in native mode\nmetrics: http://127.0.0.1:8000/metrics\n" in demo.said()
         demo.wait_until(lambda: len(HEAD.findall(demo.printed())) > 1, "it shows all flows, twice")
-        assert metrics_on(8000).value("int_flows") == 40
+        assert metrics_on(8000).value("int_flows") == 24
         assert demo.end(signal.SIGINT) == 0
         assert "Traceback" not in demo.said() and "error" not in demo.said()
         lines = demo.printed().splitlines()
         counts = [int(head[1]) for line in lines if (head := HEAD.fullmatch(line))]
         assert counts == sorted(counts) and counts[-1] > counts[0] > 0
-        flows = [line for line in lines if not line.startswith("reports ")]
+        assert lines.count("  all of it: http://127.0.0.1:8000/") == len(counts)
+        flows = [line for line in lines if not line.startswith(("reports ", "  all of it: "))]
         assert len(flows) >= 10 and all(FLOW.fullmatch(line) for line in flows), flows
     with pytest.raises(AssertionError, match="is not there"):
         frames("veth_0")
@@ -637,7 +638,7 @@ def test_lab_demo_for_some_seconds() -> None:
     with Collector("lo", "--xdp-mode", "generic", "--prometheus", "127.0.0.1:8000"):
         ended = intcollector("lab", "demo", "--seconds", "0.5")
         assert (ended.returncode, ended.stdout.count("reports ")) == (0, 1), ended.stderr
-        assert "intcollector: port 8000 is in use: the metrics are on another one\n" in ended.stderr
+        assert "intcollector: port 8000 is in use: the page is on another one\n" in ended.stderr
         port = re.search(r"metrics: http://127.0.0.1:(\d+)/metrics", ended.stderr)
         assert port and port[1] != "8000"
         ended = intcollector("lab", "demo", "--seconds", "0.5", "--prometheus", "8000")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 
-from intcollector import compiled, doctor
+from intcollector import capture, compiled, diagnosis, doctor, lab, listening, replay, traffic, wire
 from intcollector.config import Config
+from intcollector.diagnosis import Finding
+from intcollector.errors import AttachError
 
 from . import servers
+from .collectors import Collector, Command, frames, intcollector, ip, network, send_frames
 from .faulty import Reply, Request, Talk, faulty, say
 from .needs import needs_root
 
@@ -208,6 +212,10 @@ with IPRoute() as route:
     look("a")
     route.link("set", index=index, state="up", mtu=9000)
     look("a")
+    route.link("set", index=route.link_lookup(ifname="b")[0], state="up")
+    while not route.get_links(index)[0]["flags"] & 0x40:  # IFF_RUNNING
+        pass
+    look("a")
     route.link("set", index=index, mtu=1500)
     for name, flags in ((b"other", 4), (b"other", 2), (b"collector", 4)):
         link = kernel.link_create(program(name), index, flags)
@@ -220,11 +228,12 @@ print(json.dumps(said))
 
 @needs_root
 def test_interfaces() -> None:
-    """Of an interface it says: missing, down or up, its driver, its MTU, and whose program is on it in which mode."""
-    missing, down, large, native, generic, ours, loopback = run(INTERFACES, "unshare", "--net")
+    """Of an interface it says: missing, down, without carrier, or up; driver, MTU, and whose program is on it, how."""
+    missing, down, alone, large, native, generic, ours, loopback = run(INTERFACES, "unshare", "--net")
     assert missing == [["bad", "no such interface", "there are a, b, lo"]]
     assert down[0] == ["warn", "down: nothing arrives", "ip link set a up"]
     assert "driver veth" in down[1][1]
+    assert alone[0] == ["warn", "up, and has no carrier: nothing arrives", "is the cable in, and the other end up?"]
     assert [f[0] for f in large] == ["ok", "ok", "warn", "ok"]
     assert large[3][1] == "no XDP program on it"
     assert native[3][:2] == ["bad", "has the XDP program other (native)"]
@@ -327,6 +336,131 @@ def test_diagnose_as_configured() -> None:
     }
     findings = doctor.diagnose(None, Config(prometheus=("127.0.0.1", 0), influxdb="http://127.0.0.1:1"))
     assert {"Prometheus", "InfluxDB"} <= {f.what for f in findings}
-    lines = doctor.text(findings).splitlines()
+    lines = diagnosis.text(findings).splitlines()
     assert len(lines) == len(findings) + sum(bool(f.advice) for f in findings)
     assert all(f.advice or f.state == "ok" for f in findings)
+
+
+# --- what arrives -----------------------------------------------------------------------------------------------------
+
+MALFORMED = "300 reports from 198.18.0.1 malformed (hop_ml_mismatch): they read right as `--profile onos`"
+
+UNMARKED = "20 reports from 198.18.0.1 with INT that is not found: their packets have DSCP 5, and `--int-dscp` is 23"
+
+
+def made(**fields: Any) -> list[bytes]:
+    """Reports."""
+    return list(traffic.frames(traffic.Traffic(flows=4, event_rate=0, **fields)))
+
+
+def sent_while_listening(pair: lab.Lab, folder: pathlib.Path, *packets: bytes) -> list[bytes]:
+    """What is heard at the near end when the far end sends these."""
+    near = pair.names[0]
+
+    def send() -> None:
+        before = frames(near)[0]
+        send_frames(pair, folder, *packets)
+        servers.wait(lambda: frames(near)[0] >= before + len(packets), "they are there", 30)
+
+    return listening.listen(near, 0.2, send).frames
+
+
+@needs_root
+def test_listening(tmp_path: pathlib.Path) -> None:
+    """Heard is what comes in, as an XDP program would see it: with its VLAN tags, and not what goes out."""
+    plain, other = made(packets=2)
+    tags = bytes.fromhex("88a800648100006581000066")
+    tagged = [plain[:12] + tags[:size] + plain[12:] for size in (0, 4, 8, 12)]
+    with network() as pair:
+        assert sent_while_listening(pair, tmp_path, *tagged) == tagged
+        path = tmp_path / "out.pcap"
+        capture.write(str(path), [(other, 0)])
+        heard = listening.listen(pair.names[0], 0.2, lambda: replay.replay(str(path), pair.names[0]))
+        assert other not in heard.frames and heard.missed == 0
+        with pytest.raises(AttachError, match="cannot listen on nosuch0"):
+            listening.listen("nosuch0", 0.2)
+
+
+@needs_root
+def test_merged_frames_are_taken_apart() -> None:
+    """What somebody sends as one piece, to be cut by the card, is heard as the packets that it stands for."""
+    with network() as pair:
+        near, far = pair.names
+        ip("addr", "add", "10.9.0.1/24", "dev", near)
+        with pair.inside(1):
+            ip("addr", "add", "10.9.0.2/24", "dev", far)
+        payload = bytes(range(200)) * 2 + b"rest"
+
+        def send() -> None:
+            with pair.inside(1), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                udp.setsockopt(socket.SOL_UDP, 103, 200)  # UDP_SEGMENT
+                udp.sendto(payload, ("10.9.0.1", 54322))
+
+        heard = listening.listen(near, 0.3, send).frames
+        packets = [frame for frame in heard if wire.decode(frame, Config())["outcome"] == "pass_port"]
+        reports = Config(port=(54322,))
+        assert [wire.read_outer(frame, reports) for frame in packets] == [
+            (payload[start : start + 200], "10.9.0.2") for start in (0, 200, 400)
+        ]
+
+
+@needs_root
+def test_listening_where_no_collector_runs(tmp_path: pathlib.Path) -> None:
+    """Without a collector, doctor says what comes in on an interface: exit code 1 if none could read it."""
+    with network() as pair:
+        near = pair.names[0]
+        heard = sent_while_listening(pair, tmp_path, *made(packets=214, port=54322))
+        assert doctor.diagnose_frames(heard, 2.0, near, Config()) == [
+            Finding(
+                "other port", "warn",
+                "in 2 s: 214 UDP packets to port 54322, none to 54321; those to 54322 are reports",
+                "try `--port 54322`",
+            )
+        ]  # fmt: skip
+        with Command("doctor", near, "--prometheus", "off", "--listen", "4", "--int-dscp", "23") as command:
+            sockets = pathlib.Path("/proc/thread-self/net/packet")
+            servers.wait(lambda: len(sockets.read_text().splitlines()) > 1, "it listens", 30)
+            send_frames(pair, tmp_path, *made(packets=300, profile="onos"))
+            assert command.process.wait(60) == 1
+            said = " ".join(command.printed().split())
+        expected = f"s: {MALFORMED.replace('`', '')} -> try --profile onos"
+        assert re.search(rf"bad malformed in 4(\.\d+)? {re.escape(expected)}", said)
+        findings = doctor.diagnose(near, Config(prometheus=None), 0.0)
+        assert "listening" not in {finding.what for finding in findings}
+
+
+@needs_root
+def test_what_a_running_collector_says(tmp_path: pathlib.Path) -> None:
+    """Of a collector on the interface, doctor prints its own findings, exit code 1 if one is bad; of one that is not
+    at that address it says so."""
+    with network() as pair:
+        near = pair.names[0]
+        with Collector(near, "--int-dscp", "23") as collector:
+            send_frames(pair, tmp_path, *made(packets=214, port=54322), *made(packets=300, profile="onos"))
+            collector.wait_packets(300, "hop_ml_mismatch")
+            answered = servers.wait(
+                lambda: [f for f in json.loads(collector.get("/api/v1/diagnosis")[1]) if f["found"] == MALFORMED],
+                "it is in the diagnosis", 30,
+            )  # fmt: skip
+            assert answered == [
+                {"what": "malformed", "state": "bad", "found": MALFORMED, "advice": "try `--profile onos`"}
+            ]
+            address = collector.url.removeprefix("http://").rstrip("/")
+            ended = intcollector("doctor", near, "--prometheus", address)
+            printed = " ".join(ended.stdout.split())
+            assert ended.returncode == 1
+            assert f"{address} is the endpoint of the collector on {near}" in printed
+            assert f"bad malformed {MALFORMED.replace('`', '')} -> try --profile onos" in printed
+            assert "listening" not in printed
+            send_frames(pair, tmp_path, *made(packets=20, dscp=5))
+            servers.wait(
+                lambda: UNMARKED in [f["found"] for f in json.loads(collector.get("/api/v1/diagnosis")[1])],
+                "reports without the mark are in it, too", 30,
+            )  # fmt: skip
+            ended = intcollector("doctor", "lo", "--prometheus", address, "--listen", "0")
+            assert ended.returncode == 1 and f"{address} is in use" in ended.stdout
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                elsewhere = f"127.0.0.1:{free.getsockname()[1]}"
+            ended = intcollector("doctor", near, "--prometheus", elsewhere)
+            assert ended.returncode == 0
+            assert f"the collector on {near} does not answer at {elsewhere}" in ended.stdout

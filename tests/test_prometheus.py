@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib.util
 import ipaddress
 import pathlib
 import re
+import socket
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,17 +133,23 @@ def test_a_scrape_is_a_picture_of_now() -> None:
 
 
 def test_lost_reports_never_become_fewer() -> None:
-    """A report that was lost at one scrape and came late by the next does not turn the counter back."""
+    """A report that was lost at one scrape and came late by the next does not turn the counter back; nor does a source
+    that was taken to begin anew, and went on as before."""
 
     def state(*lost: int) -> State:
         return State(
-            sources=rows(batch.SOURCE, *(source("192.0.2.1", at, 0, received=9, lost=n) for at, n in enumerate(lost)))
+            sources=rows(
+                batch.SOURCE,
+                *(source("192.0.2.1", at, 0, received=9, lost=n, restarted=n) for at, n in enumerate(lost)),
+            )
         )
 
     with endpoint(state=iter([state(5), state(4, 1), state(6, 0)]).__next__) as exporter:
         shown = [samples(request(exporter, "/metrics").data.decode()) for _ in range(3)]
-    lost = [[value for name, value in one.items() if name.startswith("int_reports_lost_total")] for one in shown]
-    assert lost == [["5"], ["5", "1"], ["6", "1"]]
+    for what in ("lost", "restarted"):
+        names = [[name for name in one if name.startswith(f"int_reports_{what}_total")] for one in shown]
+        counts = [[one[name] for name in of_one] for one, of_one in zip(shown, names, strict=True)]
+        assert counts == [["5"], ["5", "1"], ["6", "1"]]
 
 
 def test_a_config_that_changes() -> None:
@@ -163,8 +171,9 @@ def test_text_is_the_same_with_and_without_cache() -> None:
     text = Text()
     first = text.render(scrape(a_state(), CONFIG, EXPORTER_COUNTS))
     assert text.render(scrape(a_state(), CONFIG, EXPORTER_COUNTS)) == first
-    text.render(scrape(State(), CONFIG, {}))
-    assert len(text._labels) == len(scrape(State(), CONFIG, {})[0].labels["outcome"])
+    empty = scrape(State(), CONFIG, {})
+    text.render(empty)
+    assert len(text._labels) == sum(len(next(iter(one.labels.values()))) for one in empty if one.labels)
 
 
 def test_labels_are_escaped() -> None:
@@ -238,7 +247,7 @@ def test_pages() -> None:
         assert (ready.status, ready.data) == (503, b"eth0 is gone: waiting for it\n")
         assert request(exporter, "/healthz").status == 200
         page = request(exporter, "/").data.decode()
-        assert re.findall(r'href="(\w+)"', page) == ["metrics", "healthz", "readyz"]
+        assert re.findall(r'href="(metrics|healthz|readyz)"', page) == ["metrics", "healthz", "readyz"]
         assert request(exporter, "/metricsx").status == 404
         get, head = (request(exporter, "/healthz", method) for method in ("GET", "HEAD"))
         assert (head.status, head.data, head.headers["Content-Length"]) == (200, b"", get.headers["Content-Length"])
@@ -300,6 +309,49 @@ def test_state_that_cannot_be_read() -> None:
         assert request(exporter, "/healthz").status == 200
 
 
+def test_closing_while_a_scrape_is_under_way() -> None:
+    """A scrape that has begun to read the maps is answered, and close() waits for it: maps are given back after that.
+    Closing again does nothing."""
+    reading, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def state() -> State:
+        reading.set()
+        assert go_on.wait(60)
+        done.append("read")
+        return a_state()
+
+    exporter = Prometheus(CONFIG, state)
+    answers: list[urllib3.BaseHTTPResponse] = []
+    scraping = threading.Thread(target=lambda: answers.append(request(exporter, "/metrics")))
+    scraping.start()
+    assert reading.wait(60)
+
+    def close() -> None:
+        exporter.close(30)
+        done.append("closed")
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    go_on.set()
+    for thread in (scraping, closing):
+        thread.join(60)
+    exporter.close(30)
+    assert (done, answers[0].status) == (["read", "closed"], 200)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        request(exporter, "/healthz")
+
+
+def test_idle_connections_hold_nothing_up() -> None:
+    """Who connects and says nothing, or half a request, keeps neither others nor close() waiting."""
+    with endpoint() as exporter, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(exporter.address, 60)) for _ in range(20)]
+        silent[0].sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
+        assert request(exporter, "/metrics").status == 200
+        exporter.close(60)
+        assert [one.recv(1) for one in silent] == [b""] * len(silent)
+
+
 def test_address_in_use() -> None:
     """A port that is taken is an error that names it and what to try; after close it is free again."""
     with endpoint() as exporter:
@@ -316,6 +368,13 @@ def test_address_of_nobody() -> None:
         Prometheus(Config(prometheus=("192.0.2.77", 0)), a_state)
     with pytest.raises(ExporterError, match="cannot listen on"):
         Prometheus(Config(prometheus=("no such host", 0)), a_state)
+
+
+def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the library for the server, the endpoint says at once what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExporterError, match="pip install tornado"):
+        Prometheus(CONFIG, a_state)
 
 
 def test_ipv6() -> None:

@@ -253,6 +253,11 @@ def test_events_arrive(broker: Broker, influxdb: InfluxServer, topic: str, tmp_p
         metrics = relay.caught_up()
         assert relay.get("/readyz") == (200, "ready\n")
         assert metrics.by("int_relay_events_total") == {(): 500}
+        news = [c if isinstance(c, str) else c["what"] for one in said for c in one["changes"]]
+        counted = metrics.by("int_changes_total", "change")
+        assert {word: count for word, count in counted.items() if count} == {
+            word: news.count(word) for word in set(news)
+        }
         assert metrics.by("int_relay_messages_refused_total", "reason") == REFUSED
         assert metrics.by("int_relay_lag_messages", "topic", "partition") == {(topic, str(n)): 0 for n in range(4)}
         assert metrics.by("int_flows") == {(): 25}

@@ -14,7 +14,20 @@ from intcollector import batch
 from intcollector.batch import Batch, State
 from intcollector.config import Config, Source
 from intcollector.layout import OUTCOMES
-from intcollector.series import METRICS, Counts, Histogram, Points, Series, points, records, reports, scrape, texts
+from intcollector.series import (
+    CHANGES,
+    METRICS,
+    Counts,
+    Histogram,
+    Points,
+    Series,
+    change_counts,
+    points,
+    records,
+    reports,
+    scrape,
+    texts,
+)
 
 from .batches import (
     a_state,
@@ -570,3 +583,18 @@ def test_unnamed_ports_and_unused_rows() -> None:
     got = shown(state)
     assert got["int_egress_port_tx_utilization"] == {("1", ""): 5}
     assert texts(histogram(state).labels["switch_id"]) == ["1", "2"]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**16 - 1)] * 4), max_size=20))
+def test_news_is_counted_as_records_say_it(bits: list[tuple[int, ...]]) -> None:
+    """Each of CHANGES is counted as often as it stands in the records' changes, a hop's once a hop."""
+    some = batch_of([report(HOP) for _ in bits])
+    for name, column in zip(
+        ("changes", "hop_latency_changes", "queue_occupancy_changes", "tx_utilization_changes"),
+        zip(*bits, strict=True),
+        strict=False,
+    ):
+        some.reports[name] = column
+    said = [c if isinstance(c, str) else c["what"] for one in records(some, CONFIG) for c in one["changes"]]
+    assert dict(zip(CHANGES, change_counts(some).tolist(), strict=True)) == {word: said.count(word) for word in CHANGES}
+    assert set(said) <= set(CHANGES)

@@ -92,7 +92,7 @@ def test_installed_packages_need_nothing() -> None:
 
 
 def test_wheel(tmp_path: pathlib.Path) -> None:
-    """A wheel holds every C file of bpf/, and the installed package finds them inside itself."""
+    """A wheel holds every C file of bpf/, which the installed package finds inside itself, and the page's files."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md"):
@@ -105,7 +105,12 @@ def test_wheel(tmp_path: pathlib.Path) -> None:
     def sources(folder: pathlib.Path) -> set[str]:
         return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in (".c", ".h")}
 
+    def page(folder: pathlib.Path) -> set[str]:
+        return {str(p.relative_to(folder)) for p in (folder / "intcollector/web").rglob("*") if p.is_file()}
+
     assert sources(target / "intcollector/bpf") == sources(ROOT / "bpf")
+    assert page(target) == page(ROOT)
+    assert {"intcollector/web/index.html", "intcollector/web/vendor/uPlot.iife.min.js"} <= page(target)
     found = subprocess.run(
         [sys.executable, "-c", "from intcollector.place import bpf_folder; print(bpf_folder())"],
         env={**os.environ, "PYTHONPATH": str(target)},

@@ -1,4 +1,4 @@
-"""Series -> exposition text (Prometheus' format 0.0.4), behind a small HTTP server: /metrics, /healthz, /readyz.
+"""Series -> exposition text (Prometheus' format 0.0.4), and what is behind the endpoint that serves it (endpoint.py).
 
 The text is written here: labels remembered for the series that stay, numbers written all at once
 (benchmark/bench_scrape.py). prometheus_client adds what the process itself tells (process_*, python_info).
@@ -7,32 +7,25 @@ The text is written here: labels remembered for the series that stay, numbers wr
 from __future__ import annotations
 
 import errno
-import gzip
-import http.server
-import logging
+import importlib.util
 import socket
-import socketserver
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import prometheus_client
 
-from ..batch import Batch, State
+from ..batch import SOURCE, Batch, State
 from ..config import Config
-from ..errors import ExporterError, IntCollectorError
+from ..errors import ExporterError
 from ..series import Counts, Histogram, Labels, Series, scrape
 from .text import LabelTexts, numbers, woven
 
-log = logging.getLogger(__name__)
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-INDEX = b"""<!DOCTYPE html><title>intcollector</title><h1>intcollector</h1>
-<p><a href="metrics">metrics</a> <a href="healthz">healthz</a> <a href="readyz">readyz</a></p>
-"""
+if TYPE_CHECKING:  # the page comes later than the start
+    from ..picture import Around
+    from .endpoint import Endpoint
+    from .live import Live
 
 
 class Text:
@@ -92,12 +85,18 @@ def _histogram(one: Histogram, labels: list[str | list[str]]) -> list[bytes]:
     return woven(len(totals), *columns)
 
 
+TAKEN_BACK = ["lost", "restarted"]
+"""Counts of a source that turn out to have been too high: bpf/detect.h."""
+
+
 class Prometheus:
-    """The endpoint. Every scrape reads the state anew and forgets what is gone; two at a time take turns.
+    """The endpoint: metrics for who scrapes, and the page with its API for who looks. Every scrape reads the state anew
+    and forgets what is gone; two at a time take turns.
 
     config.prometheus: where to listen; address: where it does (port 0 chooses one). state: reads the maps; called by
     one thread at a time. exporters: the pushing exporters' counts by name. not_ready: one sentence on why the
-    collector is not ready, or None. series: what there is to show of a state.
+    collector is not ready, or None. series: what there is to show of a state. around: what else the page says of the
+    collector; None: there is no page and no API.
 
     Errors: ExporterError, when the address cannot be listened on.
     """
@@ -111,59 +110,103 @@ class Prometheus:
         exporters: Callable[[], Mapping[str, Counts]] = dict,
         not_ready: Callable[[], str | None] = lambda: None,
         series: Callable[[State, Config, Mapping[str, Counts]], Sequence[Series | Histogram]] = scrape,
+        around: Callable[[], Around] | None = None,
     ) -> None:
         if config.prometheus is None:
             raise ExporterError("prometheus has no address to listen on: give --prometheus [HOST:]PORT")
+        if importlib.util.find_spec("tornado") is None:
+            raise ExporterError("prometheus needs the Python package tornado: run `pip install tornado`")
         self._config = config
-        self._state = state
+        self._read_state = state
         self._exporters = exporters
         self.not_ready = not_ready
         self._series = series
-        self._lock = threading.Lock()
+        self._reading, self._rendering = threading.Lock(), threading.Lock()
+        self._room = threading.Lock()  # the maps are large: there is one copy of them at a time
         self._text = Text()
-        self._lost = np.empty(0, "<u8")
+        self._most = np.empty(0, SOURCE)[TAKEN_BACK]
         self._process = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self._process)
         prometheus_client.PlatformCollector(registry=self._process)
-        self._server = _listen(*config.prometheus, self)
-        self.address: tuple[str, int] = self._server.socket.getsockname()[:2]
+        self._socket = _listen(*config.prometheus)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._closed = False
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name=self.name, daemon=True)
+        self._around = around
+        self._live: Live | None = None
+        self._endpoint: Endpoint | None = None
+        self._opened = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        """Who connects before this is imported waits that long; nobody else does, and no start of a collector."""
+        try:
+            from .endpoint import Endpoint
+            from .live import Live
+
+            if self._around:
+                self._live = Live(self._config, self.state, self._exporters, self._around, self._room)
+            self._endpoint = Endpoint(self._socket, self)
+        finally:
+            self._opened.set()
+        self._endpoint.run()
+
+    @property
+    def live(self) -> Live | None:
+        """What the page shows; None: there is none."""
+        self._opened.wait()
+        return self._live
+
+    def state(self) -> State:
+        """The maps, read by one at a time. Errors: IntCollectorError."""
+        with self._reading:
+            if self._closed:
+                raise ExporterError("the collector is closing")
+            state = self._read_state()
+            self._never_less(state.sources)
+        return state
 
     def metrics(self) -> bytes:
         """What /metrics answers."""
-        with self._lock:
-            if self._closed:
-                raise ExporterError("the collector is closing")
-            state = self._state()
-            self._never_less(state.sources["lost"])
-            series = self._series(state, self._config, self._exporters())
-            del state  # the maps are much larger than what is shown of them
+        with self._rendering:
+            with self._room:
+                state = self.state()
+                series = self._series(state, self._config, self._exporters())
+                del state  # the maps are much larger than what is shown of them
             text = self._text.render(series)
         return text + prometheus_client.generate_latest(self._process)
 
-    def _never_less(self, lost: np.ndarray) -> None:
+    def _never_less(self, sources: np.ndarray) -> None:
         """A report that comes late is no longer lost. A counter that went back would be a restart to Prometheus, and
         all that was ever lost a new loss: what was shown stays until it is true again. Sources keep their places."""
-        known = min(len(lost), len(self._lost))
-        np.maximum(lost[:known], self._lost[:known], out=lost[:known])
-        self._lost = lost.copy()
+        known = min(len(sources), len(self._most))
+        for name in TAKEN_BACK:
+            counts = sources[name][:known]
+            np.maximum(counts, self._most[name][:known], out=counts)
+        self._most = sources[TAKEN_BACK].copy()
 
     def write(self, batch: Batch) -> None:
-        """Nothing: Prometheus asks for the state."""
+        """Prometheus asks for the state; the page is told what is news."""
+        if self._live:
+            self._live.write(batch)
 
     def apply(self, config: Config) -> None:
         self._config = config
+        if self._live:
+            self._live.apply(config)
 
     def close(self, timeout_s: float) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        self._opened.wait()
+        with self._reading:  # what is under way reads maps that are given back after this
             self._closed = True
-            self._server.shutdown()
-            self._server.server_close()
-            with self._lock:  # a scrape under way reads maps that are given back after this
-                pass
+        if self._live:
+            self._live.close(timeout_s)
+        if self._endpoint:
+            self._endpoint.close(timeout_s)
             self._thread.join(timeout_s)
+        self._socket.close()
 
     def counts(self) -> Counts:
         return Counts()
@@ -172,32 +215,23 @@ class Prometheus:
         return None
 
 
-class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    block_on_close = False  # an idle connection must not hold up the end
-    exporter: Prometheus
-
-    def server_bind(self) -> None:
-        """Without HTTPServer's look-up of the host's name, which may take a name server's time."""
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):  # it went away: nobody to answer
-            return
-        log.exception("prometheus: a request of %s failed", client_address[0])
-
-
-def _listen(host: str, port: int, exporter: Prometheus) -> _Server:
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. The host's name is not looked up, which may take a name server's time."""
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    made = None
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        server_class = type("_Server", (_Server,), {"address_family": family, "exporter": exporter})
-        server: _Server = server_class(address[:2], _Handler)
-        return server
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(address[:2])
+        made.listen(128)
+        made.setblocking(False)
+        return made
     except OSError as error:  # socket.gaierror is one
+        if made:
+            made.close()
         name = errno.errorcode.get(error.errno or 0, type(error).__name__)
         hint = {
             errno.EADDRINUSE: "something else listens there: stop it, or choose another port with --prometheus",
@@ -205,58 +239,3 @@ def _listen(host: str, port: int, exporter: Prometheus) -> _Server:
             errno.EACCES: "ports below 1024 need root: choose another with --prometheus",
         }.get(error.errno or 0, "give an address of this machine: --prometheus [HOST:]PORT, or off")
         raise ExporterError(f"prometheus cannot listen on {shown} ({name}): {hint}") from None
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "intcollector"
-    timeout = 30.0  # seconds a connection may say nothing
-    server: _Server
-
-    def do_GET(self) -> None:
-        self._answer(*self._page())
-
-    def do_HEAD(self) -> None:
-        self._answer(*self._page())
-
-    def _page(self) -> tuple[int, str, bytes]:
-        """(status, content type, body)"""
-        exporter = self.server.exporter
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
-            try:
-                return 200, CONTENT_TYPE, exporter.metrics()
-            except IntCollectorError as error:
-                return 500, "text/plain; charset=utf-8", f"{error}\n".encode()
-        if path == "/healthz":
-            return 200, "text/plain; charset=utf-8", b"alive\n"
-        if path == "/readyz":
-            reason = exporter.not_ready()
-            return 503 if reason else 200, "text/plain; charset=utf-8", f"{reason or 'ready'}\n".encode()
-        if path == "/":
-            return 200, "text/html; charset=utf-8", INDEX
-        return 404, "text/plain; charset=utf-8", b"not found: there are /metrics, /healthz and /readyz\n"
-
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        if len(body) > 1000 and _accepts_gzip(self.headers.get("Accept-Encoding", "")):
-            body = gzip.compress(body, compresslevel=1)
-            self.send_header("Content-Encoding", "gzip")
-        self.send_header("Vary", "Accept-Encoding")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        log.debug("%s: " + format, self.address_string(), *args)
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether Accept-Encoding asks for gzip (RFC 9110, section 12.5.3; a quality of 0 is a refusal)."""
-    for part in header.split(","):
-        coding, *parameters = (p.strip().lower() for p in part.split(";"))
-        if coding == "gzip":
-            return not any(p.replace(" ", "").rstrip("0") in ("q=", "q=0.") for p in parameters)
-    return False
