@@ -1,0 +1,1 @@
+"""Documentation, and in make/ what writes parts of it."""
