@@ -77,7 +77,7 @@ class Process:
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
         try:
-            self._url = self._read_until_ready()
+            self.url = self._read_until_ready()
         except BaseException:
             self.close()
             raise
@@ -104,7 +104,7 @@ class Process:
     def scrape(self) -> dict[str, float]:
         """/metrics: every sample's value by its name and labels, and the sum of each name's samples by the name."""
         with self._net.inside(1):  # where its 127.0.0.1 is
-            text = self._http.request("GET", self._url, timeout=DEADLINE_S).data.decode()
+            text = self._http.request("GET", self.url, timeout=DEADLINE_S).data.decode()
         found: dict[str, float] = {}
         for line in text.splitlines():
             if not line.startswith("#"):

@@ -29,6 +29,8 @@ NAMES = (
     "process",
     "replay",
     "scrape",
+    "page",
+    "browser",
     "delivery",
     "influxdb",
     "kafka",
