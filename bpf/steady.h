@@ -489,6 +489,7 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 		return false;
 	reread(&flow->reports); /* many flows: have the processor fetch what is looked at later, */
 	reread(&flow->hops[0].latency);
+	reread(&flow->hops[2].told_latency);
 	if (!steady_int(c, profile, &stack) || /* and do this meanwhile */
 	    (flow->flags & (FLOW_PATH | FLOW_TOLD | FLOW_CONGESTED | FLOW_PATH_UNTOLD)) != (FLOW_PATH | FLOW_TOLD))
 		return false;

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import io
 import json
 import logging
@@ -283,6 +284,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = configuration(arguments, arguments.argv)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    gc.disable()  # while it starts: modules are no garbage, and to look through them again and again takes time
     with _signals() as ended:
         loading = Loading(config)
         from .collector import Collector  # meanwhile
@@ -296,6 +298,8 @@ def _run(opened: Any, arguments: argparse.Namespace, ended: Callable[[Callable[[
     with contextlib.closing(opened) as collector:
         signal.signal(signal.SIGHUP, lambda *_: collector.soon(lambda: _reload(collector, arguments)))
         _greet(collector)
+        gc.freeze()
+        gc.enable()
         ended(collector.stop)
         collector.run()
 
