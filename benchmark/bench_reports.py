@@ -30,7 +30,7 @@ from intcollector.datapath import Datapath
 from intcollector.loader import Program
 from intcollector.traffic import Traffic
 
-CONFIG = Config(int_dscp=(23, 63), keepalive=0, max_flows=110_000)
+CONFIG = Config(int_dscp=(23, 63), keepalive=0)
 """No keep-alives: then nothing is told once the flows are known."""
 ALL, PATH, SOME = 0xFF00, 0x8000, 0xE000
 REQUIRED = (

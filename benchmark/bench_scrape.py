@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from intcollector import batch
-from intcollector.batch import State
+from intcollector.batch import State, seen_fields
 from intcollector.config import Config
 from intcollector.exporters.prometheus import Text
 from intcollector.layout import LATENCY_BUCKETS, LAYOUT, MAX_HOPS, FlowFlag
@@ -103,7 +103,8 @@ class Network:
         state.flows["latency"] = np.where(
             np.arange(MAX_HOPS) < state.flows["hop_count"][:, None], latencies, 0
         ).sum(axis=1)  # fmt: skip
-        state.flows["seen_ns"] = random.integers(1, 1 << 40, len(state.flows))
+        for name, values in seen_fields(random.integers(1, 1 << 40, len(state.flows))).items():
+            state.flows[name] = values
         for points, limit in ((state.ports, 10_000), (state.queues, 2000)):
             points["value"] = random.integers(0, limit, len(points))
         buckets = state.port_statistics["buckets"]

@@ -339,6 +339,17 @@ inline_always struct flow *find_flow(const struct settings *set, struct counters
 	return 0;
 }
 
+inline_always u64 seen_ns(const struct flow *flow)
+{
+	return ((u64)flow->seen_high << 32 | flow->seen) << 20;
+}
+
+inline_always void was_seen(struct flow *flow, u64 now)
+{
+	flow->seen = now >> 20;
+	flow->seen_high = now >> 52;
+}
+
 /* Nothing went up of the flow for so long that it is told again. */
 inline_always bool is_silent(const struct settings *set, const struct flow *flow, u64 now)
 {
@@ -477,7 +488,7 @@ inline_always void find_place(const struct settings *set, struct scratch *s, str
 	struct placing *placing = &s->placing;
 
 	placing->seen = seen_at(now);
-	placing->silent = (s64)(now - flow->seen_ns) > (s64)set->postcard_timeout << 20 ? NONE32 : 0;
+	placing->silent = (s64)(now - seen_ns(flow)) > (s64)set->postcard_timeout << 20 ? NONE32 : 0;
 	placing->stamp = stamp;
 	placing->behind = now;
 	placing->distance = NONE32;
@@ -674,8 +685,8 @@ inline_always struct flow *remember(const struct settings *set, const struct pro
 		r->changes |= CHANGE_NEW_FLOW;
 	else if (is_silent(set, flow, now))
 		r->changes |= CHANGE_KEEPALIVE;
-	if ((s64)(now - flow->seen_ns) > 0) /* one that went up whole comes late */
-		flow->seen_ns = now;
+	if ((s64)(now - seen_ns(flow)) > 0) /* one that went up whole comes late */
+		was_seen(flow, now);
 	flow->reports++;
 	return flow;
 }

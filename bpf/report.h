@@ -239,23 +239,25 @@ struct flow_place {
 	u32 seen;	       /* CLOCK_MONOTONIC, coarse, in 2^20 ns, and SEEN_*; 0: this place is free */
 };
 
-/* As large as it is so that what a short path needs lies in few cache lines: the kernel's hash puts 56 bytes in front, so
- * that each begins with a line, and what the first three hops need ends, but for 4 bytes, with the third. */
+/* As large as it is, and in this order, so that what a short path needs lies in few cache lines: the kernel's hash puts 56
+ * bytes in front, so that each begins with a line, and what the first three hops need ends with the third. */
 struct flow {
-	u64 seen_ns; /* CLOCK_MONOTONIC, coarse */
+	u32 seen; /* CLOCK_MONOTONIC, coarse, in 2^20 ns: the last report; */
+	u32 told; /* ... when something of it went up */
 	struct flow_key key;
 	u64 latency; /* of the last report with INT, or of all postcards' hops */
 	u64 told_latency;
 	u32 reports;
-	u32 told;   /* when something of it went up: CLOCK_MONOTONIC, coarse, in 2^20 ns */
-	u16 source; /* index into sources */
-	u16 hop_count;
-	u8 flags;		/* enum flow_flag */
-	u8 time_unit;		/* enum time_unit */
+	u16 source;		/* index into sources */
 	u16 instruction_bitmap; /* of the last stack */
+	u8 seen_high;		/* the 8 bits above those of seen */
+	u8 hop_count;
+	u8 flags;     /* enum flow_flag */
+	u8 time_unit; /* enum time_unit */
 	struct flow_hop hops[MAX_HOPS];
+	u8 pad[4];
 	struct flow_place places[MAX_HOPS];
-	u8 pad[56];
+	u8 pad1[56];
 };
 
 #define FLOW_LOCKS 1024

@@ -539,7 +539,7 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 	}
 	flow->latency = y->latency;
 steady:
-	flow->seen_ns = y->now;
+	was_seen(flow, y->now);
 	flow->reports++;
 	source->seen_ns = y->now;
 	statistics->steady_reports++;

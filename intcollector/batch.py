@@ -44,6 +44,17 @@ REFUSAL = np.dtype(
 UDP_PORTS = LAYOUT.defines["UDP_PORTS"]
 
 
+def flow_seen_ns(flows: np.ndarray) -> np.ndarray:
+    """int64, as many: when each flow's last report came, CLOCK_MONOTONIC, exact to 2^20 ns. flows: FLOW."""
+    return (flows["seen_high"].astype(np.int64) << 32 | flows["seen"]) << 20
+
+
+def seen_fields(ns: np.ndarray) -> dict[str, np.ndarray]:
+    """What flow_seen_ns() makes these of, by the field of FLOW."""
+    units = ns.astype(np.int64) >> 20
+    return {"seen": units & 0xFFFFFFFF, "seen_high": units >> 32}
+
+
 def _empty(dtype: np.dtype) -> Any:
     return dataclasses.field(default_factory=lambda: np.empty(0, dtype))
 
@@ -106,7 +117,8 @@ class State:
     is nobody's. sources: SOURCE (s,). drop_keys: DROP_KEY (d,), drops: u64 (d,). counters: COUNTERS (), summed over
     the CPUs. udp_ports: u64 (65536,), packets passed on because their UDP destination port is none of --port, by that
     port. refusals: REFUSAL (r,), reports that are malformed, or right and say nothing, as far as there is room.
-    lost_between_cpus: reports that found no room in another CPU's queue (--cpus). clock_ns: as in Batch.
+    lost_between_cpus: reports that found no room in another CPU's queue (--cpus). clock_ns: as in Batch. told_ns: int64
+    (f,), of a relay's flows, when each was told of last: no map says it.
     """
 
     flow_keys: np.ndarray = _empty(FLOW_KEY)
@@ -123,3 +135,8 @@ class State:
     refusals: np.ndarray = _empty(REFUSAL)
     lost_between_cpus: int = 0
     clock_ns: int = 0
+    told_ns: np.ndarray | None = None
+
+    def flow_seen_ns(self) -> np.ndarray:
+        """int64 (f,): when each flow's last report came, by the clock that clock_ns is of."""
+        return flow_seen_ns(self.flows) if self.told_ns is None else self.told_ns

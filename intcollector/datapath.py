@@ -43,6 +43,7 @@ from .batch import (
     STATISTICS,
     Batch,
     State,
+    flow_seen_ns,
 )
 from .config import Config, Network
 from .errors import LoadError
@@ -396,6 +397,7 @@ class Datapath:
         """keep: the program, for the next one. loading: where it comes from, if that was begun before."""
         self._tell_all = tell_all
         wanted = Wanted.by(config)
+        self._flow_entries = wanted.flows
         self._cpus = cpu_numbers("possible")
         self._program = loading.program() if loading else wanted.program(keep=keep)
         self._copies: list[int] = []
@@ -615,7 +617,7 @@ class Datapath:
     def state(self) -> State:
         """All maps, one after the other; each as it was when it was read."""
         ports, queues, sources = self._allocated()
-        _, flows = self._items("flows", np.dtype("<u8"), FLOW, self._config.max_flows)
+        flows = self._flows()
         drop_keys, drops = self._items("drops", DROP_KEY, np.dtype("<u8"), 4096)
         points, statistics = self._points()[0], self._statistics()
         port_statistics = np.zeros(ports, PORT_STATISTICS)
@@ -639,6 +641,14 @@ class Datapath:
             lost_between_cpus=self._lost_between_cpus(),
             clock_ns=clock_offset_ns(),
         )
+
+    def _flows(self) -> np.ndarray:
+        """FLOW (n,), n at most --max-flows: what the map remembers beyond that was not used for longest."""
+        _, flows = self._items("flows", np.dtype("<u8"), FLOW, self._flow_entries)
+        most = self._config.max_flows
+        if len(flows) <= most:
+            return flows
+        return flows[np.sort(np.lexsort((flows["reports"], flow_seen_ns(flows)))[-most:])]
 
     def _sources(self, count: int) -> np.ndarray:
         """Each as it was at one moment, and as if no report had gone without the lock: bpf/detect.h, continue_run()."""

@@ -561,7 +561,7 @@ class Pictures:
             came = (reports - before.reports[at.clip(min=0)]) if len(before.reports) else reports  # modulo 2^32
             known = (at >= 0) & (came < 1 << 31)  # else it was forgotten in between, and began anew
             per_s[known] = np.round(came[known] / seconds, 3)
-        seen_ns = state.flows["seen_ns"][rows].astype(np.int64) + state.clock_ns
+        seen_ns = state.flow_seen_ns()[rows] + state.clock_ns
 
         shown = self._choose(hashes, seen_ns, time_s)
         network = _network(state, rows, per_s, config, rates=seconds is not None and not is_relay)

@@ -36,12 +36,31 @@ def cpu_numbers(which: str) -> list[int]:
     return [cpu for r in ranges for cpu in range(int(r[0]), int(r[-1]) + 1)]
 
 
+LOCAL_FREE = 128
+"""Entries of an LRU hash that each CPU may hold ready for new ones, and that no other CPU gets (kernel/bpf)."""
+
+
+def flow_entries(max_flows: int, cpus: int) -> int:
+    """The size of the map of flows in which so many find room, however the CPUs share the free entries (of a small map,
+    of which Linux 6.16 lets them hold less, a quarter more).
+
+    The kernel makes as many buckets as the next power of two. In a map that nearly fills one, a bucket has often two
+    flows, and who finds the second waits for memory twice. So if up to a third more entries make twice the buckets, it
+    gets them; user space still takes no more than max_flows.
+    """
+    entries = max_flows + min(LOCAL_FREE * cpus, max_flows // 4)
+    buckets = 1 << (entries - 1).bit_length()
+    return buckets + 1 if 3 * buckets <= 4 * entries else entries
+
+
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a config says about the program. ring: not a perf buffer; size: of the buffer for events, bytes."""
+    """What a config says about the program. ring: not a perf buffer; size: of the buffer for events, bytes. flows:
+    entries of their map."""
 
     ring: bool
     size: int
+    flows: int
     defines: tuple[str, ...]
     functions: tuple[str, ...]
 
@@ -50,13 +69,14 @@ class Wanted:
         """Errors: LoadError, for what this kernel does not have."""
         ring = config.event_transport == "ring" or (config.event_transport == "auto" and kernel_version() >= (5, 8))
         size = 1 << (config.ring_size * 1024 * 1024 - 1).bit_length()
-        defines = [f"MAX_FLOWS={config.max_flows}", f"RING_PAGES={size // 4096}" if ring else "PERF"]
-        defines.append(f"CPUS={cpu_numbers('possible')[-1] + 1}")
+        cpus = cpu_numbers("possible")[-1] + 1
+        flows = flow_entries(config.max_flows, cpus)
+        defines = [f"MAX_FLOWS={flows}", f"RING_PAGES={size // 4096}" if ring else "PERF", f"CPUS={cpus}"]
         defines += [name for name, since in MISSING.items() if kernel_version() < since]
         can_spread = "NO_CPUMAP_PROGRAMS" not in defines
         if config.cpus and not can_spread:
             raise LoadError("--cpus needs Linux 5.9: before, a CPU map has no programs")
-        return Wanted(ring, size, tuple(defines), FUNCTIONS if can_spread else FUNCTIONS[:-1])
+        return Wanted(ring, size, flows, tuple(defines), FUNCTIONS if can_spread else FUNCTIONS[:-1])
 
     def program(self, *, keep: bool = True, may_compile: bool = True) -> Program:
         """Errors: LoadError; NotKept, if it may not be compiled and has to be."""

@@ -149,7 +149,7 @@ def of_state(
     counters = state.counters
     ports = np.flatnonzero(state.udp_ports)
     last = max(
-        int(state.flows["seen_ns"].max(initial=0)),
+        int(state.flow_seen_ns().max(initial=0)),
         int(state.sources["seen_ns"][state.sources["received"] > 0].max(initial=0)),
     )
     return Seen(
@@ -201,7 +201,7 @@ _LATENCY_BIT, _BOTH_TIMES = 0x2000, 0x0C00
 
 def _flows(state: State, now_ns: int) -> Flows:
     """A sum over all flows is cheap; their hops are looked at in a sample."""
-    recent = state.flows["seen_ns"].astype(np.int64) > now_ns - RECENT_NS
+    recent = state.flow_seen_ns() > now_ns - RECENT_NS
     flags, bitmaps = state.flows["flags"], state.flows["instruction_bitmap"]
     postcards = flags & FlowFlag.POSTCARDS != 0
     paths = recent & (flags & (FlowFlag.PATH | FlowFlag.POSTCARDS) != 0)

@@ -522,7 +522,7 @@ def flow_series(state: State, config: Config) -> list[Series | Histogram]:
     rows = with_path(state)
     omitted = max(0, len(rows) - config.max_flow_series)
     if omitted:
-        rows = rows[np.argpartition(state.flows["seen_ns"][rows], omitted - 1)[omitted:]]
+        rows = rows[np.argpartition(state.flow_seen_ns()[rows], omitted - 1)[omitted:]]
     # A map that changes while it is read may bring a flow twice.
     _, first = np.unique(state.flow_keys[rows].view(f"V{state.flow_keys.dtype.itemsize}"), return_index=True)
     rows = rows[first]

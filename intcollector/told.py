@@ -48,6 +48,7 @@ class Told:
         with self._lock:
             keys = np.frombuffer(b"".join(self._flows.keys), FLOW_KEY)  # type: ignore[arg-type]
             flows = self._flows.rows[: len(self._flows.keys)].copy()
+            told_ns = self._flows.seen[: len(flows)].astype(np.int64)
             points = {}
             for kind, table in self._points.items():
                 points[kind] = np.zeros(len(table.keys) + 1, POINT)
@@ -59,6 +60,7 @@ class Told:
             port_statistics=np.zeros(len(points[PORT]), PORT_STATISTICS),
             queues=points[QUEUE],
             queue_statistics=np.zeros(len(points[QUEUE]), QUEUE_STATISTICS),
+            told_ns=told_ns,
         )
 
     def _add_flows(self, batch: Batch, partitions: np.ndarray) -> None:
@@ -86,7 +88,6 @@ class Told:
         told["hop_count"][places] = counts[rows]
         told["latency"][places] = reports["flow_latency"][rows]
         told["time_unit"][places] = reports["time_unit"][rows]
-        told["seen_ns"][places] = reports["received_ns"][rows]
         place = np.full(len(reports), -1)
         place[rows] = places
         hops = np.flatnonzero(place[batch.hop_report] >= 0)
@@ -120,14 +121,15 @@ class Told:
 
 
 class Table:
-    """Rows by key, a limited number of them: what was told longest ago goes. keys: of the rows, in their order."""
+    """Rows by key, a limited number of them: what was told longest ago goes. keys: of the rows, in their order.
+    seen: u64, when each was told, ns since 1970."""
 
     def __init__(self, dtype: np.dtype, limit: int) -> None:
         self._limit = limit
         self.keys: list[Hashable] = []
         self._place: dict[Hashable, int] = {}
         self.rows = np.zeros(0, dtype)
-        self._seen = np.zeros(0, "<u8")
+        self.seen = np.zeros(0, "<u8")
         self._partition = np.zeros(0, np.intp)
 
     def put(self, keys: Sequence[Hashable], seen: np.ndarray, partitions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,9 +146,9 @@ class Table:
         self._grow()
         which = np.fromiter(latest.values(), np.intp, len(latest))
         places = np.fromiter(map(self._place.__getitem__, latest), np.intp, len(latest))
-        fresh = seen[which] >= self._seen[places]
+        fresh = seen[which] >= self.seen[places]
         which, places = which[fresh], places[fresh]
-        self._seen[places], self._partition[places] = seen[which], partitions[which]
+        self.seen[places], self._partition[places] = seen[which], partitions[which]
         return which, places
 
     def forget(self, partitions: Collection[int]) -> None:
@@ -159,20 +161,20 @@ class Table:
         others[[self._place[key] for key in spared if key in self._place]] = False
         rows = np.flatnonzero(others)
         count = min(max(count, self._limit // 16), len(rows))
-        oldest = rows[np.argsort(self._seen[rows], kind="stable")[:count]]
+        oldest = rows[np.argsort(self.seen[rows], kind="stable")[:count]]
         self._keep(np.delete(np.arange(len(self.keys)), oldest))
 
     def _keep(self, rows: np.ndarray) -> None:
         self.keys = [self.keys[row] for row in rows.tolist()]
         self._place = {key: row for row, key in enumerate(self.keys)}
-        for name in ("rows", "_seen", "_partition"):
+        for name in ("rows", "seen", "_partition"):
             setattr(self, name, getattr(self, name)[rows])
 
     def _grow(self) -> None:
         size, needed = len(self.rows), len(self.keys)
         if needed > size:
             size = min(max(SMALLEST, needed, 2 * size), self._limit)
-            for name in ("rows", "_seen", "_partition"):
+            for name in ("rows", "seen", "_partition"):
                 before = getattr(self, name)
                 after = np.zeros(size, before.dtype)
                 after[: len(before)] = before

@@ -253,14 +253,17 @@ def flow_key(text: str) -> dict[str, Any]:
     return {n: flow[n] for n in ("source", "destination", "source_port", "destination_port", "protocol", "ip_version")}
 
 
-def flow(*hops: tuple[int, int], latency: int | None = None, seen_ns: int = 1, time_unit: str = "ns") -> dict[str, Any]:
-    """A row of flow that a stack was seen of. hops: (switch_id, latency), nearest the sink first."""
+def flow(
+    *hops: tuple[int, int], latency: int | None = None, seen_ns: int = 1 << 20, time_unit: str = "ns"
+) -> dict[str, Any]:
+    """A row of flow that a stack was seen of. hops: (switch_id, latency), nearest the sink first. seen_ns: exact to
+    2^20."""
     return {
         "flags": LAYOUT.enums["flow_flag"]["FLOW_PATH"],
         "hop_count": len(hops),
         "latency": sum(v for _, v in hops) if latency is None else latency,
         "time_unit": TIME_UNITS[time_unit],
-        "seen_ns": seen_ns,
+        **batch.seen_fields(np.array(seen_ns)),
         "hops": [{"switch_id": s, "latency": v} for s, v in hops[:MAX_HOPS]],
     }
 

@@ -312,7 +312,7 @@ def test_a_picture_is_spelled_as_any_json() -> None:
 
     def state() -> State:
         state = a_state()
-        state.flows["seen_ns"][0] = next(seen)
+        state.flows["seen"][0] = next(seen)
         return state
 
     with endpoint(state) as exporter:

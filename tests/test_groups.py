@@ -196,7 +196,7 @@ def told_by(batch: Batch) -> list[dict[str, Any]]:
     return out
 
 
-TIMES = ("seen_ns", "told")
+TIMES = ("seen", "seen_high", "told")
 
 
 def plain(array: np.ndarray) -> list[Any]:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from intcollector import kernel, postcards, wire
-from intcollector.batch import FLOW, Batch
+from intcollector.batch import FLOW, Batch, flow_seen_ns, seen_fields
 from intcollector.config import Config
 from intcollector.datapath import TIME_UNITS, Datapath
 from intcollector.layout import CELL, HEAD_CELLS, HOP, MAX_HOPS, FlowFlag, ReportFlag
@@ -88,7 +88,8 @@ def age(datapath: Datapath, seconds: float, switches: Sequence[int] | None = Non
     flow = the_flow(datapath).copy()
     of = flow["places"]["seen"] != 0
     if switches is None:
-        flow["seen_ns"] -= np.uint64(seconds * 1e9)
+        for name, value in seen_fields(flow_seen_ns(flow) - int(seconds * 1e9)).items():
+            flow[name] = value
     else:
         of &= np.isin(flow["hops"]["switch_id"], switches)
     flow["places"]["seen"][of] -= np.uint32((int(seconds * 1e9) >> 20 & ~3) % 2**32)
@@ -300,7 +301,7 @@ def test_a_switch_that_is_not_heard_of_leaves(datapaths: Datapaths) -> None:
     timeout = 0.2
     datapath = datapaths(dataclasses.replace(CONFIG, postcard_timeout=timeout))
     run(datapath, card(1, BASE), card(2, BASE + US), card(3, BASE + 2 * US))
-    heard_ns = int(the_flow(datapath)["seen_ns"])
+    heard_ns = int(flow_seen_ns(the_flow(datapath)))
     deadline = time.monotonic() + DEADLINE_S
     packet = 1
     while path(datapath) != [3, 1]:
@@ -308,7 +309,7 @@ def test_a_switch_that_is_not_heard_of_leaves(datapaths: Datapaths) -> None:
         run(datapath, *(card(switch, BASE + packet * 10**8 + switch * US) for switch in (1, 3)))
         packet += 1
     tick_ns = 5 * 2**20  # of flow_hop.seen
-    assert int(the_flow(datapath)["seen_ns"]) - heard_ns >= timeout * 1e9 - tick_ns
+    assert int(flow_seen_ns(the_flow(datapath))) - heard_ns >= timeout * 1e9 - tick_ns
     run(datapath, card(2, BASE + packet * 10**8 + 2 * US))
     assert sorted(path(datapath)) == [1, 2, 3]
 
@@ -698,7 +699,7 @@ def test_any_postcards(datapaths: Datapaths, data: st.DataObject, unit: str, ver
             latency += 1  # an egress timestamp of all ones is none
         run(datapath, card(switch, stamp, version=version, latency=latency))
         flow = the_flow(datapath)
-        model.card(switch, stamp, latency, int(flow["seen_ns"]))
+        model.card(switch, stamp, latency, int(datapath.state().sources["seen_ns"].max()))
         _, places = postcards.of_flows(np.array([flow]), ())
         hops = flow["hops"][places]
         order = flow["places"]["order"][places]

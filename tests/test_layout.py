@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intcollector import kernel, layout, place
+from intcollector.batch import FLOW, flow_seen_ns, seen_fields
 from intcollector.config import Config
 from intcollector.errors import LayoutError, LoadError
 from intcollector.layout import LAYOUT, Layout
@@ -292,6 +295,15 @@ def test_nested_structs_and_arrays() -> None:
     assert fields_of(read.dtypes["out"]) == [("a", 0, 2), ("b", 2, 3), ("c", 5, 3), ("d", 8, 16)]
     with pytest.raises(LayoutError, match=r"out\.d would be padded: offset 4"):
         Layout("struct in {\nu64 wide;\n};\nstruct out {\nu32 a;\nstruct in d;\n};")
+
+
+@given(st.lists(st.integers(0, 2**60 - 1), max_size=5))
+def test_when_a_flow_was_seen(times: list[int]) -> None:
+    """Put into its two fields and read from them, a time is exact to 2^20 ns."""
+    flows = np.zeros(len(times), FLOW)
+    for name, values in seen_fields(np.array(times, np.int64)).items():
+        flows[name] = values
+    assert flow_seen_ns(flows).tolist() == [time >> 20 << 20 for time in times]
 
 
 def test_the_installation_is_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def looked(pictures: Pictures, state: State, at_s: float, **more: Any) -> dict[s
     return found
 
 
-def of_flow(*hops: tuple[int, int], key: str = KEY, reports: int = 0, seen_ns: int = 1, **more: Any) -> State:
+def of_flow(*hops: tuple[int, int], key: str = KEY, reports: int = 0, seen_ns: int = 1 << 20, **more: Any) -> State:
     """A State with one flow."""
     one = {**flow(*hops, seen_ns=seen_ns), "reports": reports, **more}
     return State(flow_keys=rows(batch.FLOW_KEY, flow_key(key)), flows=rows(batch.FLOW, one))
@@ -58,7 +58,7 @@ def a_state_later() -> State:
     state.port_statistics[1]["buckets"][3] += 2
     state.port_statistics[1]["latency_sum"] += 10
     state.flows["reports"] += np.array([8, 0], "<u4")
-    state.flows["seen_ns"] += np.array([2_000_000_000, 0], "<u8")
+    state.flows["seen"] += np.array([2_000_000_000 >> 20, 0], "<u4")
     return state
 
 
@@ -149,7 +149,7 @@ def test_one_of_everything() -> None:
                 "latency_s": 15e-9,
                 "reports": 8,
                 "reports_per_s": 4.0,
-                "seen_s": 1000.0,
+                "seen_s": 999.999,
                 "path_changes": 0,
                 "path_changed": None,
                 "path_before": None,
@@ -170,7 +170,7 @@ def test_one_of_everything() -> None:
                 "latency_s": 137e-9,
                 "reports": 0,
                 "reports_per_s": 0.0,
-                "seen_s": 1002.0,
+                "seen_s": 1001.999,
                 "path_changes": 0,
                 "path_changed": None,
                 "path_before": None,
@@ -325,7 +325,7 @@ def test_history_of_hops() -> None:
     """A flow's history has each switch of its path in travel order, then those that were on it, over the same times."""
     pictures = Pictures()
     for at, hops in enumerate((((4, 7), (5, 1)), ((6, 2), (5, 3)), ((6, 4), (5, 5), (6, 6))), 1):
-        found = looked(pictures, of_flow(*hops, seen_ns=at), float(at))
+        found = looked(pictures, of_flow(*hops, seen_ns=at << 20), float(at))
     details = pictures.shown.details(found["flows"][0]["id"])
     assert details is not None
     assert details["history"]["hops"] == [
@@ -438,7 +438,8 @@ def many_flows(count: int, seen_s: np.ndarray) -> State:
     keys["ip_version"] = 4
     keys["source"][:, :4] = np.arange(count).astype(">u4").view(np.uint8).reshape(-1, 4)
     flows = np.repeat(rows(batch.FLOW, flow((1, 1), (2, 1))), count)
-    flows["seen_ns"] = (seen_s * 1e9).astype("<u8")
+    for name, values in batch.seen_fields(seen_s * 1e9).items():
+        flows[name] = values
     return State(flow_keys=keys, flows=flows)
 
 
@@ -450,13 +451,14 @@ def test_more_flows_than_are_shown() -> None:
     found = looked(pictures, many_flows(count, np.arange(count) / 10), 150.0)
     ids = [one["id"] for one in found["flows"]]
     assert (len(ids), found["flows_omitted"], found["collector"]["flows"]) == (picture.FLOWS, 500, count)
-    assert min(one["seen_s"] for one in found["flows"]) == 0.1 and max(one["seen_s"] for one in found["flows"]) == 100.0
+    seen_s = sorted(one["seen_s"] for one in found["flows"])  # exact to 2^20 ns
+    assert 0.1 <= seen_s[0] < 0.1022 and 100.0 <= seen_s[-1] < 100.0022
     assert found["network"]["links"][0]["flows"] == count
     later = looked(pictures, many_flows(count, np.full(count, 150.5)), 151.0)
     assert [one["id"] for one in later["flows"]] == ids
     gone = np.where(np.arange(count) % 2 == 0, 150.5, 162.0)
     last = looked(pictures, many_flows(count, gone), 162.0)
-    assert sum(one["seen_s"] == 0 for one in last["flows"]) == count // 2
+    assert sum(one["seen_s"] < 0.0022 for one in last["flows"]) == count // 2
     assert len(pictures.shown.slots) == picture.FLOWS
 
 

@@ -529,7 +529,7 @@ def test_flow_series_are_capped() -> None:
     order = np.random.default_rng(1).permutation(50)
     state = State(
         flow_keys=rows(batch.FLOW_KEY, *(flow_key(f"10.0.0.{i}:1>10.0.1.0:2/17") for i in order)),
-        flows=rows(batch.FLOW, *(flow((1, int(i)), seen_ns=int(i)) for i in order)),
+        flows=rows(batch.FLOW, *(flow((1, int(i)), seen_ns=int(i) << 20) for i in order)),
     )
     got = shown(state, Config(max_flow_series=10))
     assert sorted(key[0] for key in got["int_flow_latency_seconds"]) == sorted(f"10.0.0.{i}" for i in range(40, 50))

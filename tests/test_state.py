@@ -22,6 +22,7 @@ from intcollector.config import PROFILES, Config
 from intcollector.datapath import Datapath
 from intcollector.layout import LATENCY_BUCKETS, LAYOUT, MAX_HOPS, OUTCOMES, FlowFlag
 from intcollector.place import bpf_folder
+from intcollector.program import flow_entries
 
 from . import batches
 from .frames import NONE32, Datapaths, Hop, frame, numbered, on_all_cpus, on_one_cpu, quiet, two_cpus
@@ -568,6 +569,37 @@ def test_flows_are_capped(datapaths: Datapaths) -> None:
         assert (int(flow["latency"]), int(flow["reports"])) == (key[2], 1)
     assert state.counters["flows_refused"] == 0
     assert state.sources["received"].tolist() == [6000]
+
+
+@two_cpus
+def test_as_many_flows_as_asked_for_are_kept(datapaths: Datapaths) -> None:
+    """All of --max-flows, whichever CPUs they come on; one more, and one of the oldest is not shown."""
+    count = 1024
+    datapath = datapaths(dataclasses.replace(CONFIG, max_flows=count))
+
+    def flow(number: int) -> bytes:
+        return frame(CONFIG, {"switch_id": 1, "hop_latency": number}, flow=f"10.0.0.1:{number}>10.0.0.2:1/17")
+
+    def learn(cpu: int) -> None:
+        for number in range(cpu * count // 2, (cpu + 1) * count // 2):
+            datapath.run(flow(number))
+
+    on_all_cpus(lambda cpu: learn(cpu) if cpu < 2 else None)
+    state = datapath.state()
+    assert sorted(key[2] for key in flows_of(state)) == list(range(count))
+    last_tick = int(state.flow_seen_ns().max())
+    while datapath.state().flow_seen_ns().max() == last_tick:
+        datapath.run(flow(count))
+    left = sorted(key[2] for key in flows_of(datapath.state()))
+    assert len(left) == count and left[-1] == count
+
+
+@pytest.mark.parametrize(("asked", "cpus", "entries"), [
+    (1, 1, 2), (64, 2, 80), (100_000, 2, 131_073), (70_000, 2, 70_256), (131_072, 4, 131_584), (2**24, 8, 2**24 + 1024),
+])  # fmt: skip
+def test_entries_of_the_map_of_flows(asked: int, cpus: int, entries: int) -> None:
+    """Room for those that CPUs hold ready; a third more where that makes twice the buckets."""
+    assert flow_entries(asked, cpus) == entries
 
 
 # --- full tables ------------------------------------------------------------------------------------------------------

@@ -136,8 +136,8 @@ def plain_state(state: State) -> Iterator[tuple[str, np.ndarray]]:
     """What the maps hold but for times, in an order of its own: name, structured array."""
     order = sorted(range(len(state.flows)), key=lambda at: state.flow_keys[at].tobytes())
     flows = state.flows[order].copy()
-    flows["seen_ns"] = 0
-    flows["told"] = 0
+    for name in ("seen", "seen_high", "told"):
+        flows[name] = 0
     flows["flags"] &= ~np.uint8(FlowFlag.GAPS)  # which of the loops over hops is taken, and nothing else
     flows["places"]["order"] = 0
     seen = flows["places"]["seen"]
