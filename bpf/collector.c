@@ -78,12 +78,11 @@ int any_packet(struct xdp_md *ctx)
 	struct scratch *s = (void *)scratches.lookup(&which);
 	struct profile *profile;
 	struct group *group;
-	struct cursor c = {(void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, 0};
+	struct cursor c = {.ctx = ctx};
 
 	if (!set || !count || !s || !all_points || !own)
 		return XDP_PASS; /* cannot be: all are arrays */
-	FENCE(c.data); /* or the compiler, which knows that they were 32 bits, computes with them before they are pointers */
-	FENCE(c.data_end);
+	find_ends(&c);
 	group = &s->group;
 	stage = s->stage;
 	s->stage = STAGE_PACKET;
@@ -119,6 +118,7 @@ int any_packet(struct xdp_md *ctx)
 	}
 	outcome = meet(outcome, &s->meeting);
 	REREAD();
+	find_ends(&c);
 	if (outcome == OUTCOME_OK && s->inner.first != LAYER_NONE) {
 		outcome = parse_inside(&c, set, profile, s);
 		REREAD();
@@ -164,7 +164,7 @@ int any_packet(struct xdp_md *ctx)
 		flow = remember(set, profile, count, all_points, own, s, now);
 		REREAD();
 		tell(ctx, set, count, all_points, s, flow, now);
-	} else if (s->outcome == OUTCOME_UNDECODED && s->counted && send_whole(ctx, set, s)) {
+	} else if (s->outcome == OUTCOME_UNDECODED && s->counted && send_whole(&c, set, s)) {
 		s->waits = 1; /* for user space, which counts it under what it was */
 	} else if (set->tell_all) {
 		tell_refused(ctx, count, s);
@@ -263,7 +263,7 @@ int collector(struct xdp_md *ctx)
  * What is not plainly a report with a flow stays here. */
 int spread(struct xdp_md *ctx)
 {
-	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, 0}, *c = &cursor;
+	struct cursor cursor = {.ctx = ctx}, *c = &cursor;
 	u32 zero = 0, cpu = bpf_get_smp_processor_id(), at;
 	struct settings *set = settings.lookup(&zero);
 	struct scratch *s = (void *)scratches.lookup(&zero);
@@ -275,8 +275,7 @@ int spread(struct xdp_md *ctx)
 
 	if (!set || !s || !own)
 		return XDP_PASS; /* cannot be */
-	FENCE(c->data);
-	FENCE(c->data_end);
+	find_ends(c);
 	if (!set->cpu_count || !steady_report(c, set, s, &first, true))
 		goto here;
 	at = find_profile(set, s);

@@ -13,6 +13,7 @@
 #define MAX_AT 0x7FFF /* a mask: nothing that is read begins further behind */
 
 struct cursor {
+	struct xdp_md *ctx;
 	void *data;
 	void *data_end;
 	u32 at;	 /* the next byte */
@@ -50,6 +51,15 @@ inline_always u64 meet64(u64 value, u64 *memory)
 {
 	*(volatile u64 *)memory = value;
 	return *(volatile u64 *)memory;
+}
+
+/* The packet's ends: at first, and anew where ways meet, of which each compared them with something else. */
+inline_always void find_ends(struct cursor *c)
+{
+	c->data = (void *)(long)*(volatile u32 *)&c->ctx->data;
+	c->data_end = (void *)(long)*(volatile u32 *)&c->ctx->data_end;
+	FENCE(c->data); /* or the compiler, which knows that they were 32 bits, computes with them before they are pointers */
+	FENCE(c->data_end);
 }
 
 /* What stands in memory is read anew from here on: the same for all that a function left there. */

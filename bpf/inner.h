@@ -463,6 +463,7 @@ inline_always u32 parse_inside(struct cursor *c, const struct settings *set, con
 	if (inner->where == NO_INT || inner->where == IN_TUNNEL)
 		return OUTCOME_OK;
 	REREAD();
+	find_ends(c);
 	outcome = parse_int(c, set, profile, s);
 	REREAD();
 	if (inner->where == INT_IN_SHIM) {

@@ -43,21 +43,34 @@ inline_always u32 find_profile(const struct settings *set, struct scratch *s)
 
 /* --- who reported ----------------------------------------------------------------------------------------------------- */
 
-inline_always u32 new_source(const struct source_key *key)
+inline_always struct allocator *the_allocator(struct scratch *s)
 {
-	u32 zero = 0, index = NOBODY;
-	struct allocator *allocator = allocators.lookup(&zero);
+	s->index = 0;
+	return allocators.lookup(&s->index);
+}
+
+inline_always struct source *source_of(struct scratch *s, u32 index)
+{
+	s->index = index;
+	return sources.lookup(&s->index);
+}
+
+inline_always void new_source(struct scratch *s)
+{
+	struct allocator *allocator = the_allocator(s);
+	struct source_key *key = &s->source;
 	struct source *source;
+	u32 index = NOBODY;
 
 	if (!allocator)
-		return NOBODY;
+		return;
 	bpf_spin_lock(&allocator->lock);
 	if (allocator->next_source + 1 < MAX_SOURCES)
 		index = ++allocator->next_source;
 	bpf_spin_unlock(&allocator->lock);
-	source = sources.lookup(&index);
+	source = source_of(s, index);
 	if (!source || index == NOBODY)
-		return NOBODY;
+		return;
 	copy_ipv6(source->address, (u64 *)key->address);
 	source->switch_id = key->switch_id;
 	source->reporter = key->switch_id;
@@ -65,8 +78,7 @@ inline_always u32 new_source(const struct source_key *key)
 	source->ip_version = key->ip_version;
 	source->report_version = key->report_version;
 	/* If another CPU was first, its entry stays and this index is never used. */
-	source_index.insert((struct source_key *)key, &index);
-	return index;
+	source_index.insert(key, &s->index);
 }
 
 inline_always bool is_source(const struct source *source, const u64 *address, u32 switch_id, u32 hw_id, u32 ip_version,
@@ -83,7 +95,7 @@ inline_always u32 find_source(struct scratch *s, u32 remembered)
 {
 	struct report *r = &s->report;
 	struct source_key *key = &s->source;
-	struct source *source = sources.lookup(&remembered);
+	struct source *source = source_of(s, remembered);
 	u64 *address = (u64 *)r->source;
 	u8 ip_version = r->flags & REPORT_SOURCE_IPV6 ? 6 : 4;
 	u32 *index, switch_id = r->report_version == 5 ? NONE32 : r->switch_id;
@@ -98,7 +110,7 @@ inline_always u32 find_source(struct scratch *s, u32 remembered)
 	index = source_index.lookup(key);
 	if (index)
 		return *index;
-	new_source(key);
+	new_source(s);
 	index = source_index.lookup(key);
 	return index ? *index : NOBODY;
 }
@@ -131,7 +143,7 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 	at = find_source(s, flow ? flow->source : NOBODY);
 	if (flow)
 		flow->source = at;
-	source = sources.lookup(&at);
+	source = source_of(s, at);
 	if (!source || at == NOBODY) {
 		count->sources_refused++;
 		return;
@@ -172,16 +184,17 @@ inline_always struct level *queue_of(struct points *points, u64 index)
 	return &points->queue_levels[index & (MAX_POINTS - 1)];
 }
 
-inline_always u32 new_point(struct points *points, struct point_key *key)
+inline_always void new_point(struct points *points, struct scratch *s)
 {
-	u32 zero = 0, index = NOBODY;
-	struct allocator *allocator = allocators.lookup(&zero);
+	struct allocator *allocator = the_allocator(s);
+	struct point_key *key = &s->point;
 	struct level *level;
 	struct point *point;
+	u32 index = NOBODY;
 	u64 at;
 
 	if (!allocator)
-		return NOBODY;
+		return;
 	bpf_spin_lock(&allocator->lock);
 	if (key->kind == POINT_PORT) {
 		if (allocator->next_port + 1 < MAX_POINTS)
@@ -192,7 +205,7 @@ inline_always u32 new_point(struct points *points, struct point_key *key)
 	}
 	bpf_spin_unlock(&allocator->lock);
 	if (index == NOBODY)
-		return NOBODY;
+		return;
 	level = key->kind == POINT_PORT ? port_of(points, index) : queue_of(points, index);
 	at = index;
 	FENCE(at);
@@ -203,24 +216,27 @@ inline_always u32 new_point(struct points *points, struct point_key *key)
 	point->kind = key->kind;
 	level->value = NONE32;
 	level->told = NONE32;
-	point_index.insert(key, &index);
-	return index;
+	s->index = index;
+	point_index.insert(key, &s->index);
 }
 
 /* The index of a switch's port or queue; NOBODY where the switch gave no id of itself. A port without a number has an
  * entry too, for the switch's histogram; a queue without one has nothing to keep. */
-static u32 find_point(struct counters *count, struct points *points, u32 switch_id, u32 id, u32 kind)
+inline_always u32 find_point(struct counters *count, struct points *points, struct scratch *s, u32 switch_id, u32 id,
+			     u32 kind)
 {
-	struct point_key key = {.switch_id = switch_id, .id = id, .kind = kind};
 	u32 *index;
 
 	if (switch_id == NONE32 || (kind == POINT_QUEUE && id == 0xFFFF))
 		return NOBODY;
-	index = point_index.lookup(&key);
+	s->point.switch_id = switch_id;
+	s->point.id = id;
+	s->point.kind = kind;
+	index = point_index.lookup(&s->point);
 	if (index)
 		return *index;
-	new_point(points, &key);
-	index = point_index.lookup(&key);
+	new_point(points, s);
+	index = point_index.lookup(&s->point);
 	if (index)
 		return *index;
 	count->points_refused++;
@@ -316,14 +332,14 @@ inline_always bool is_flow(const struct flow *flow, const struct flow_key *key)
 inline_always struct flow *find_flow(const struct settings *set, struct counters *count, struct scratch *s)
 {
 	u64 hash = flow_hash(set, &s->key);
-	u32 which = !s->counted;
 
 #pragma unroll
 	for (int i = 0; i < FLOW_PROBES; i++, hash++) {
 		struct flow *flow = (void *)flows.lookup(&hash), *first;
 
 		if (!flow) {
-			first = (void *)new_flow.lookup(&which);
+			s->index = !s->counted;
+			first = (void *)new_flow.lookup(&s->index);
 			if (!first)
 				break; /* cannot be */
 			first->key = s->key;
@@ -416,8 +432,8 @@ inline_always void remember_hops(const struct settings *set, const struct profil
 		}
 		if (last->switch_id != hop->switch_id || last->egress_port_id != hop->egress_port_id ||
 		    last->queue_id != hop->queue_id) {
-			last->port = find_point(count, points, hop->switch_id, hop->egress_port_id, POINT_PORT);
-			last->queue = find_point(count, points, hop->switch_id, hop->queue_id, POINT_QUEUE);
+			last->port = find_point(count, points, s, hop->switch_id, hop->egress_port_id, POINT_PORT);
+			last->queue = find_point(count, points, s, hop->switch_id, hop->queue_id, POINT_QUEUE);
 			REREAD(); /* another CPU that sees these ids finds the indexes right */
 			last->switch_id = hop->switch_id;
 			last->egress_port_id = hop->egress_port_id;
@@ -430,20 +446,24 @@ inline_always void remember_hops(const struct settings *set, const struct profil
 		if (!i || i > s->counted_hops)
 			count_latency(set, profile, statistics, last->port, hop->latency);
 
-		u64 said, told;
+		u64 utilization = hop->egress_port_tx_utilization, occupancy = hop->queue_occupancy;
+		u64 of_port, of_queue, told_utilization, told_occupancy, told_latency = last->told_latency;
+		u64 further[3];
 
-		/* into memory at once: in a register each outcome would be a way of its own for the verifier */
-		told = remember_port(profile, points, last, hop->egress_port_tx_utilization, &said);
-		s->utilization_news |= (is_news32(told, hop->egress_port_tx_utilization, set->tx_utilization_threshold,
-						  set->event_mode) &
-					said)
-				       << i;
-		told = remember_queue(profile, points, statistics, last, hop->queue_occupancy, &said);
-		s->occupancy_news |=
-			(is_news32(told, hop->queue_occupancy, set->queue_occupancy_threshold, set->event_mode) & said)
-			<< i;
-		s->latency_news |=
-			is_news32(last->told_latency, hop->latency, set->hop_latency_threshold, set->event_mode) << i;
+		told_utilization = remember_port(profile, points, last, utilization, &of_port);
+		told_occupancy = remember_queue(profile, points, statistics, last, occupancy, &of_queue);
+		if (set->event_mode == EVENT_INTERVAL) {
+			further[0] = is_elsewhere(told_utilization, utilization, set->tx_utilization_width);
+			further[1] = is_elsewhere(told_occupancy, occupancy, set->queue_occupancy_width);
+			further[2] = is_elsewhere(told_latency, hop->latency, set->hop_latency_width);
+		} else {
+			further[0] = is_further(told_utilization, utilization, set->tx_utilization_threshold);
+			further[1] = is_further(told_occupancy, occupancy, set->queue_occupancy_threshold);
+			further[2] = is_further(told_latency, hop->latency, set->hop_latency_threshold);
+		}
+		s->utilization_news |= (is_news32(told_utilization, utilization, further[0]) & of_port) << i;
+		s->occupancy_news |= (is_news32(told_occupancy, occupancy, further[1]) & of_queue) << i;
+		s->latency_news |= is_news32(told_latency, hop->latency, further[2]) << i;
 		REREAD();
 	}
 	REREAD();
@@ -452,7 +472,7 @@ inline_always void remember_hops(const struct settings *set, const struct profil
 	r->hop_latency_changes = s->latency_news >> 1;
 	r->changes |= (s->utilization_news & 1) * CHANGE_LOCAL_TX_UTILIZATION |
 		      (s->occupancy_news & 1) * CHANGE_LOCAL_QUEUE_OCCUPANCY;
-	if (postcard)
+	if (r->flags & REPORT_POSTCARD) /* read anew: what was known of it is one way more through the loop */
 		r->changes |= (s->latency_news & 1) * CHANGE_LOCAL_HOP_LATENCY;
 }
 
@@ -622,10 +642,14 @@ inline_always void place_postcard(const struct settings *set, const struct profi
 	r->flags |= REPORT_POSTCARD;
 }
 
-inline_always void remember_drop(struct counters *count, const struct report *r)
+inline_always void remember_drop(struct counters *count, struct scratch *s)
 {
-	struct drop_key key = {.switch_id = r->switch_id, .reason = r->drop_reason};
-	u64 zero = 0, *drop = drops.lookup_or_try_init(&key, &zero);
+	u64 *drop;
+
+	s->drop.switch_id = s->report.switch_id;
+	s->drop.reason = s->report.drop_reason; /* behind it is nothing, ever */
+	s->count = 0;
+	drop = drops.lookup_or_try_init(&s->drop, &s->count);
 
 	if (drop)
 		__sync_fetch_and_add(drop, 1);
@@ -644,13 +668,15 @@ inline_always struct flow *remember(const struct settings *set, const struct pro
 		flow = find_flow(set, count, s);
 	if (is_drop(r)) {
 		r->changes |= CHANGE_DROPPED;
-		remember_drop(count, r);
+		remember_drop(count, s);
 	}
 	s->path_differs = 0;
 	REREAD();
 	if (flow && is_postcard(r, flow)) {
-		u32 at = (s->key.source_port ^ s->key.destination_port ^ s->key.destination[3]) & (FLOW_LOCKS - 1);
-		struct flow_lock *lock = flow_locks.lookup(&at);
+		struct flow_lock *lock;
+
+		s->index = (s->key.source_port ^ s->key.destination_port ^ s->key.destination[3]) & (FLOW_LOCKS - 1);
+		lock = flow_locks.lookup(&s->index);
 
 		if (lock) {
 			bpf_spin_lock(&lock->lock);

@@ -455,8 +455,12 @@ struct settings {
 	u8 pad[4];
 	u16 cpu_count; /* to spread reports over; 0: each stays where it came in */
 	u16 cpus[MAX_SPREAD];
-	u64 hash[8];  /* odd numbers that nobody else knows: see flow_hash() */
-	u8 bits[256]; /* how many bits a number has: 0, 1, 2, 2, 3, .. 8 */
+	u64 hash[8];	       /* odd numbers that nobody else knows: see flow_hash() */
+	u8 bits[256];	       /* how many bits a number has: 0, 1, 2, 2, 3, .. 8 */
+	u32 hop_latency_width; /* the threshold, but not 0 */
+	u32 queue_occupancy_width;
+	u32 tx_utilization_width;
+	u8 pad1[4];
 };
 
 #define MAX_PROFILES 512 /* 0: the command line's; the rest is two halves, for the old and the new ones of a change */

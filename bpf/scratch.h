@@ -168,6 +168,12 @@ struct scratch {
 	u64 now;	    /* and what it said */
 	u64 meeting64;
 	u64 nothing; /* 0, and only we know it: see unknown() */
+	/* Keys and values of maps. On the stack the verifier would keep apart what each way left in their places. */
+	struct point_key point;
+	struct drop_key drop;
+	u32 index;
+	u32 pad;
+	u64 count;
 };
 
 enum stage {

@@ -426,6 +426,7 @@ inline_always u32 parse_int(struct cursor *c, const struct settings *set, const 
 		s->stack.npt = 0;
 	}
 	REREAD();
+	find_ends(c);
 	outcome = parse_int_header(c, set, profile, s);
 	if (outcome)
 		return outcome;
@@ -438,6 +439,7 @@ inline_always u32 parse_int(struct cursor *c, const struct settings *set, const 
 	REREAD();
 	locate_items(&s->stack, profile->queue_word_16_16 & (s->stack.version == 10));
 	REREAD();
+	find_ends(c);
 	outcome = parse_stack(c, s);
 	if (outcome || !s->stack.npt)
 		return outcome;

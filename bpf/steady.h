@@ -452,7 +452,7 @@ inline_always bool find_items(struct scratch *s, const struct profile *profile, 
 inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, struct points *points,
 			     struct statistics *statistics, struct scratch *s)
 {
-	struct cursor cursor = {(void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, 0}, *c = &cursor;
+	struct cursor cursor = {.ctx = ctx}, *c = &cursor;
 	struct steady steady = {.set = set, .points = points, .statistics = statistics}, *y = &steady;
 	struct report *r = &s->report;
 	struct profile *profile;
@@ -463,8 +463,7 @@ inline_always bool is_steady(struct xdp_md *ctx, const struct settings *set, str
 	u32 at, known;
 	bool is_known;
 
-	FENCE(c->data);
-	FENCE(c->data_end);
+	find_ends(c);
 	if (!steady_report(c, set, s, &first, false))
 		return false;
 	at = find_profile(set, s);

@@ -146,13 +146,43 @@ inline_always void tell_refused(struct xdp_md *ctx, struct counters *count, stru
 		count->events++;
 }
 
-/* The packet itself goes up, to be decoded there. False: it finds no room, and is counted as undecoded. */
-inline_always bool send_whole(struct xdp_md *ctx, const struct settings *set, struct scratch *s)
+/* What the last cell has of a packet, which does not fill it: words, then bytes. whole: cells that are full. */
+inline_always void copy_tail(struct cursor *c, struct scratch *s, u8 *cells, u64 whole)
 {
-	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
+	u64 at = whole * WHOLE_BYTES & MAX_AT, words;
+	u32 *from = c->data + at, *to = (u32 *)(cells + (whole & (MAX_WHOLE - 1)) * CELL);
+	u8 *byte;
+
+	FENCE(from);
+	FENCE(to);
+	s->meeting = 0;
+#pragma unroll
+	for (int i = 0; i < WHOLE_BYTES / 4 - 1; i++) {
+		if ((void *)(from + i + 1) > c->data_end)
+			break;
+		to[i + (i >= 3)] = from[i]; /* the fourth is the cell's number */
+		s->meeting = i + 1;
+	}
+	find_ends(c);
+	words = reread(&s->meeting) & 15;
+	byte = c->data + (at + words * 4);
+	to += words + (words + 13) / 16; /* behind the fourth, if there are three */
+	FENCE(byte);
+	FENCE(to);
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		if ((void *)(byte + i + 1) > c->data_end)
+			break;
+		((u8 *)to)[i] = byte[i];
+	}
+}
+
+/* The packet itself goes up, to be decoded there. False: it finds no room, and is counted as undecoded. */
+inline_always bool send_whole(struct cursor *c, const struct settings *set, struct scratch *s)
+{
 	struct report *r = &s->report;
 	u8 *cells = (u8 *)r->hops;
-	u32 size = s->size, whole;
+	u32 size = s->size;
 	u64 count;
 
 	s->meeting = 0;
@@ -161,36 +191,22 @@ inline_always bool send_whole(struct xdp_md *ctx, const struct settings *set, st
 		FENCE(i);
 		((struct whole *)cells)[i].cell = HEAD_CELLS + 1 + i;
 	}
+	find_ends(c);
 #pragma clang loop unroll(disable)
 	for (u64 i = 0; i < MAX_WHOLE; i++) {
 		FENCE(i);
-		u32 *from = data + i * WHOLE_BYTES, *to = (u32 *)(cells + i * CELL);
+		u32 *from = c->data + i * WHOLE_BYTES, *to = (u32 *)(cells + i * CELL);
 
 		FENCE(from);
-		if ((void *)from + WHOLE_BYTES > data_end)
+		if ((void *)from + WHOLE_BYTES > c->data_end)
 			break;
 #pragma unroll
 		for (int j = 0; j < WHOLE_BYTES / 4; j++)
-			to[j + (j >= 3)] = from[j]; /* the fourth is the cell's number */
+			to[j + (j >= 3)] = from[j];
 		s->meeting = i + 1;
 	}
-	/* anew: of the old ones the verifier knows something else by each way out of the loop */
-	data = (void *)(long)*(volatile u32 *)&ctx->data;
-	data_end = (void *)(long)*(volatile u32 *)&ctx->data_end;
-	whole = reread(&s->meeting); /* cells that are full; in the last one, words and then bytes */
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < WHOLE_BYTES / 4 + 3; i++) {
-		FENCE(i);
-		u32 words = (size % WHOLE_BYTES) / 4, word = i < words, in = word ? i * 4 : words * 4 + i - words;
-		u32 to = whole * CELL + in + (in >= 12) * 4;
-		u8 *from = data + ((whole * WHOLE_BYTES + in) & MAX_AT);
-
-		FENCE(from);
-		if ((void *)(from + 4) <= data_end && word)
-			*(u32 *)(cells + (to & (MAX_WHOLE * CELL - 4))) = *(u32 *)from;
-		else if ((void *)(from + 1) <= data_end && !word)
-			cells[to & (MAX_WHOLE * CELL - 1)] = *from;
-	}
+	find_ends(c);
+	copy_tail(c, s, cells, reread(&s->meeting));
 	if (size > MAX_WHOLE_BYTES || set->cut)
 		return false;
 	r->flags = (r->flags & REPORT_SOURCE_IPV6) | REPORT_WHOLE;
@@ -206,7 +222,7 @@ inline_always bool send_whole(struct xdp_md *ctx, const struct settings *set, st
 		return false;
 	size = (HEAD_CELLS + 1 + count) * CELL;
 #ifdef PERF
-	return !events.perf_submit(ctx, (void *)r + 12, size - 12);
+	return !events.perf_submit(c->ctx, (void *)r + 12, size - 12);
 #else
 	return !events.ringbuf_output((void *)r + 8, size - 8, BPF_RB_NO_WAKEUP);
 #endif

@@ -90,6 +90,7 @@ def settings(config: Config, *, tell_all: bool = False) -> np.ndarray:
         value[f"{name}_threshold"] = threshold = getattr(config, f"{name}_threshold")
         if name != "flow_latency":
             value[f"{name}_span"] = 2 * threshold
+            value[f"{name}_width"] = max(1, threshold)
     value["postcard_window_ns"] = round(config.postcard_window * 1e9)
     value["postcard_timeout"] = max(1, round(config.postcard_timeout * 1e9) >> 20)
     ports = list(dict.fromkeys(config.port))
