@@ -290,12 +290,19 @@ class PerfBuffer:
         self._size = size
         self._files: list[int] = []
         self._maps: list[mmap.mmap] = []
-        for cpu in cpus:
-            file = self._open(cpu)
-            self._files.append(file)
-            self._maps.append(mmap.mmap(file, PAGE + size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
-            kernel.map_update(descriptor, struct.pack("=I", cpu), struct.pack("=I", file))
-            _ioctl(file, 0x2400)  # PERF_EVENT_IOC_ENABLE
+        try:
+            for cpu in cpus:
+                self._open_on(cpu, descriptor)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_on(self, cpu: int, descriptor: int) -> None:
+        file = self._open(cpu)
+        self._files.append(file)
+        self._maps.append(mmap.mmap(file, PAGE + self._size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+        kernel.map_update(descriptor, struct.pack("=I", cpu), struct.pack("=I", file))
+        _ioctl(file, 0x2400)  # PERF_EVENT_IOC_ENABLE
 
     @staticmethod
     def _open(cpu: int) -> int:
