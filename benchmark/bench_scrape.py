@@ -115,7 +115,7 @@ class Network:
         state.sources["received"] += random.integers(1, 10_000, SOURCES).astype(np.uint64)
         state.counters["outcomes"][0] = state.sources["received"].sum()
         state.counters["events"] += 1000
-        arrays = {f.name for f in dataclasses.fields(state)} - {"clock_ns", "lost_between_cpus"}
+        arrays = {f.name for f in dataclasses.fields(state)} - {"clock_ns", "lost_between_cpus", "told_ns"}
         return dataclasses.replace(state, **{name: getattr(state, name).copy() for name in arrays})
 
 

@@ -20,8 +20,8 @@ inline_always bool is_news(u64 told, u64 now, u64 none, u32 threshold, u32 mode)
 	return (now > told ? now - told : told - now) > threshold;
 }
 
-/* The same of 32 bits, for a loop: in two steps and without branches, of which each would double the verifier's ways. The
- * first by either of the modes. */
+/* The same of 32 bits, for a loop: without branches, of which each would double the verifier's ways. In two steps: does it
+ * differ, by one mode or the other, 1 or 0; and is_news32(), which knows what having no value makes of that. */
 inline_always u64 is_further(u64 told, u64 now, u64 threshold)
 {
 	s64 apart = now - told, sign = apart >> 63;

@@ -355,6 +355,8 @@ inline_always struct flow *find_flow(const struct settings *set, struct counters
 	return 0;
 }
 
+#define LATE_NS (1ULL << 40)
+
 inline_always u64 seen_ns(const struct flow *flow)
 {
 	return ((u64)flow->seen_high << 32 | flow->seen) << 20;
@@ -647,7 +649,7 @@ inline_always void remember_drop(struct counters *count, struct scratch *s)
 	u64 *drop;
 
 	s->drop.switch_id = s->report.switch_id;
-	s->drop.reason = s->report.drop_reason; /* behind it is nothing, ever */
+	s->drop.reason = s->report.drop_reason; /* the key's pad stays 0: nobody writes it */
 	s->count = 0;
 	drop = drops.lookup_or_try_init(&s->drop, &s->count);
 
@@ -711,7 +713,8 @@ inline_always struct flow *remember(const struct settings *set, const struct pro
 		r->changes |= CHANGE_NEW_FLOW;
 	else if (is_silent(set, flow, now))
 		r->changes |= CHANGE_KEEPALIVE;
-	if ((s64)(now - seen_ns(flow)) > 0) /* one that went up whole comes late */
+	/* one that went up whole comes late, by no more than some minutes */
+	if (now - seen_ns(flow) + LATE_NS > LATE_NS)
 		was_seen(flow, now);
 	flow->reports++;
 	return flow;

@@ -251,9 +251,9 @@ struct flow {
 	u16 source;		/* index into sources */
 	u16 instruction_bitmap; /* of the last stack */
 	u8 seen_high;		/* the 8 bits above those of seen */
-	u8 hop_count;
-	u8 flags;     /* enum flow_flag */
-	u8 time_unit; /* enum time_unit */
+	u8 hop_count;		/* MAX_STACK_WORDS are not more */
+	u8 flags;		/* enum flow_flag */
+	u8 time_unit;		/* enum time_unit */
 	struct flow_hop hops[MAX_HOPS];
 	u8 pad[4];
 	struct flow_place places[MAX_HOPS];

@@ -41,14 +41,13 @@ LOCAL_FREE = 128
 
 
 def flow_entries(max_flows: int, cpus: int) -> int:
-    """The size of the map of flows in which so many find room, however the CPUs share the free entries (of a small map,
-    of which Linux 6.16 lets them hold less, a quarter more).
+    """The size of the map of flows in which so many find room, however so many CPUs share the free entries.
 
     The kernel makes as many buckets as the next power of two. In a map that nearly fills one, a bucket has often two
     flows, and who finds the second waits for memory twice. So if up to a third more entries make twice the buckets, it
     gets them; user space still takes no more than max_flows.
     """
-    entries = max_flows + min(LOCAL_FREE * cpus, max_flows // 4)
+    entries = max_flows + LOCAL_FREE * cpus
     buckets = 1 << (entries - 1).bit_length()
     return buckets + 1 if 3 * buckets <= 4 * entries else entries
 

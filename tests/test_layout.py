@@ -297,6 +297,12 @@ def test_nested_structs_and_arrays() -> None:
         Layout("struct in {\nu64 wide;\n};\nstruct out {\nu32 a;\nstruct in d;\n};")
 
 
+def test_three_hops_in_three_cache_lines() -> None:
+    """Behind the 56 bytes that the kernel's hash puts in front; and each flow begins like the first."""
+    assert (56 + FLOW.itemsize) % 64 == 0
+    assert 56 + layout.offset(FLOW, "hops") + 3 * FLOW["hops"].base.itemsize == 3 * 64
+
+
 @given(st.lists(st.integers(0, 2**60 - 1), max_size=5))
 def test_when_a_flow_was_seen(times: list[int]) -> None:
     """Put into its two fields and read from them, a time is exact to 2^20 ns."""

@@ -726,6 +726,7 @@ def test_the_latest_is_shown() -> None:
     assert flows == {"10.0.0.1": 5e-7, "10.0.0.2": 6e-7}
     assert {key[-1]: value for key, value in shown(made, "int_flow_hop_latency_seconds").items()} == {"7": 6e-7}
     assert shown(made, "int_egress_port_tx_utilization") == {("7", "2"): 600}
+    assert sorted((made.state().flow_seen_ns() - NOW_NS).tolist()) == [5, 6]
 
 
 def test_the_flows_told_longest_ago_go() -> None:
