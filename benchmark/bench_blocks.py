@@ -12,7 +12,7 @@ import struct
 import sys
 from functools import partial
 
-from common import ROOT, Row, emit, parser, pinned, turns
+from common import ROOT, Row, emit, ns_a_run, parser, pinned, turns
 
 from intcollector import kernel
 from intcollector.loader import Program
@@ -24,10 +24,6 @@ BLOCKS = {
 }  # fmt: skip
 """Functions of blocks.c, and which other one each stands on."""
 KEY, VALUE = bytes(40), bytes(640)
-
-
-def ns_a_run(program: int, packet: bytes, repeat: int) -> float:
-    return kernel.test_run(program, packet, repeat=repeat)[1]
 
 
 def main() -> int:

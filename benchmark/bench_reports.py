@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from common import ROOT, Row, Spread, drop_program, emit, parser, pinned, required, turns
+from common import ROOT, Row, Spread, drop_program, emit, ns_a_run, parser, pinned, required, turns
 
 from intcollector import compiled, kernel, traffic, wire
 from intcollector.config import Config
@@ -165,7 +165,7 @@ class Bench:
             kernel.test_run(program, frame, repeat=warm)
         self._datapath.drain()
         before = self._short()
-        ns = kernel.test_run(program, frame, repeat=repeat)[1]
+        ns = ns_a_run(program, frame, repeat)
         short = self._short() - before
         assert short == repeat * reports, f"{short} of {repeat} runs went the short way"
         return ns

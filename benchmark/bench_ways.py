@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from common import Row, Spread, drop_program, emit, parser, pinned, turns
+from common import Row, Spread, drop_program, emit, ns_a_run, parser, pinned, turns
 
 from intcollector import kernel, wire
 from intcollector.config import Config
@@ -88,11 +88,11 @@ def ns_up_whole(datapath: Datapath, frame: bytes) -> float:
     return (time.perf_counter_ns() - begin) / WHOLE
 
 
-def ns_a_run(program: int, frame: bytes, repeat: int) -> float:
+def timed(program: int, frame: bytes, repeat: int) -> float:
     """Of the packet repeated. Runs before that, since the last case may have left other values behind."""
     for _ in range(WARM):
         kernel.test_run(program, frame)
-    return kernel.test_run(program, frame, repeat=repeat)[1]
+    return ns_a_run(program, frame, repeat)
 
 
 def way_of(datapath: Datapath, frame: bytes) -> str:
@@ -129,7 +129,7 @@ def main() -> int:
 
         def measure(name: str, way: str, reports: int, frame: bytes, ours: Callable[[], float]) -> None:
             ways[name] = way, reports
-            measured[f"{name}/floor"] = partial(ns_a_run, floor, frame, arguments.repeat)
+            measured[f"{name}/floor"] = partial(timed, floor, frame, arguments.repeat)
             measured[f"{name}/ours"] = ours
 
         for name, (reports, frame) in cases().items():
@@ -139,9 +139,9 @@ def main() -> int:
             if way == "whole":
                 measure(name, way, reports, frame, partial(ns_up_whole, datapath, frame))
                 continue
-            measure(name, way, reports, frame, partial(ns_a_run, datapath.fd, frame, repeat))
+            measure(name, way, reports, frame, partial(timed, datapath.fd, frame, repeat))
             if way == "short":
-                long_way = partial(ns_a_run, datapath._long_way, frame, repeat)
+                long_way = partial(timed, datapath._long_way, frame, repeat)
                 measure(f"{name}: had it gone the long way", "long", reports, frame, long_way)
         found = turns(arguments.rounds, measured)
         datapath.drain()

@@ -101,6 +101,12 @@ def in_words(of: Mapping[str, Any]) -> str:
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
+def ns_a_run(program: int, frame: bytes, repeat: int) -> float:
+    """Test runs of a program. The kernel gives whole ns, rounded down, of which a floor has few: half of one is
+    added."""
+    return kernel.test_run(program, frame, repeat=repeat)[1] + 0.5
+
+
 @dataclasses.dataclass(frozen=True)
 class Spread:
     """What several rounds gave."""
