@@ -133,6 +133,7 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 	struct report *r = &s->report;
 	struct source *source;
 	u32 at, narrow;
+	bool is_named;
 
 	if (s->group.active) {
 		r->report_version = 20;
@@ -149,6 +150,12 @@ inline_always void remember_source(struct counters *count, struct scratch *s, st
 		return;
 	}
 	narrow = r->report_version == 20 ? NARROW_20 : 0;
+	is_named = r->report_version != 5 || !(r->flags & REPORT_LOCAL) || source->reporter == r->switch_id;
+	if (accepted && is_named && s->counted &&
+	    (s->numbered || continue_run(source, r->sequence_number, narrow))) { /* as most: the lock is dear */
+		source->seen_ns = now;
+		return;
+	}
 	bpf_spin_lock(&source->lock);
 	if (s->numbered)
 		; /* before it came to this CPU */

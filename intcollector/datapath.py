@@ -64,6 +64,8 @@ MAX_FINISHED = 256
 MAX_WAITING = 1024
 """... and packets that wait for it: some seconds' work. Those beyond it are given up, counted as undecoded."""
 PROG_ARRAY, ATTACH_CPUMAP = 3, 35
+MASK_20, MASK_32 = np.uint64((1 << 22) - 1), np.uint64((1 << 32) - 1)
+"""Sequence numbers of Telemetry Report 2.0, and of others."""
 SPREAD_QUEUE = 4096
 """Reports that wait for another CPU, at most: what it does in about a millisecond."""
 MAX_TEST_RUN = 3498
@@ -666,6 +668,8 @@ class Datapath:
         sources = self._array("sources", SOURCE, count, locked=True)[1:]
         run = sources["run"] >> np.uint64(32) & np.uint64(0x7FFFFFFF)
         in_run = np.where(run > 0, run - np.uint64(1), np.uint64(0))
+        last = sources["run"] - np.uint64(1) & np.where(sources["report_version"] == 20, MASK_20, MASK_32)
+        sources["highest"] = np.where(run > 0, last, sources["highest"])
         sources["received"] += in_run + sources["repeated"] + sources["silent"]
         sources["duplicated"] += sources["repeated"]
         return sources
