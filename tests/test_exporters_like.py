@@ -56,7 +56,8 @@ class Prometheus:
     def wait_scraped(self) -> None:
         """Returns when it has what the collector says now, and nothing of the one before."""
         soon = time.time() + 0.01  # a scrape's time may be its intended one, some milliseconds off
-        servers.wait(lambda: self("timestamp(up == 1)").get((), 0) > soon, "Prometheus scrapes")
+        # timestamp() is that of the sample for a plain name only, else when it was asked
+        servers.wait(lambda: self("timestamp(up) and on() up == 1").get((), 0) > soon, "Prometheus scrapes")
 
     def __call__(self, query: str, *labels: str) -> dict[Any, float]:
         """Value by one label's text, or by a tuple of several; every series that the query gives, each once."""
